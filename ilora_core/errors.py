@@ -1,0 +1,65 @@
+"""Every error that ilora raises on purpose. A message says what is wrong, where, and what to do next."""
+
+__all__ = [
+    "ArtefactError",
+    "CannotEncode",
+    "ConfigError",
+    "DataError",
+    "IloraError",
+    "MissingDependency",
+    "NonFiniteLoss",
+    "PluginError",
+    "UnknownName",
+    "WeightsError",
+]
+
+
+class IloraError(Exception):
+    """Root of the tree. The command line prints the message without a traceback and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigError(IloraError):
+    """A setting that does not exist or does not make sense."""
+
+    exit_code = 2
+
+
+class UnknownName(ConfigError):
+    """A plugin, preset, intrinsic or metric that nobody provides."""
+
+
+class DataError(IloraError):
+    """A file or folder that cannot be used as given."""
+
+
+class ArtefactError(IloraError):
+    """An adapter folder that is incomplete, damaged or made for another generator."""
+
+
+class WeightsError(IloraError):
+    """Model weights that cannot be found, fetched or trusted."""
+
+
+class PluginError(IloraError):
+    """A plugin that breaks its protocol or cannot be loaded."""
+
+
+class MissingDependency(IloraError):
+    """A package that the request needs and that is not installed."""
+
+
+class CannotEncode(IloraError):
+    """The generator has no way from a picture to its codes (a GAN without inversion)."""
+
+
+class NonFiniteLoss(IloraError):
+    """Training met a loss that is not a finite number. `keys` names the pictures that caused it."""
+
+    def __init__(self, step: int, keys: tuple[str, ...]):
+        self.step, self.keys = step, keys
+        super().__init__(
+            f"the loss is not finite at step {step} for {', '.join(keys)}. "
+            "Check those label maps (`ilora doctor`), or lower the learning rate (--set train.lr=...)."
+        )

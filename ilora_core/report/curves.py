@@ -1,0 +1,167 @@
+"""Line charts as inline SVG: round ticks, a line per series, bands, levels. Colours come from the style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+
+from ilora_core.report.parts import Panel, Series
+
+__all__ = ["COLOURS", "nice_ticks", "panel_svg", "running_mean", "short"]
+
+_WIDTH, _HEIGHT = 520.0, 290.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 12.0, 42.0
+_MOST_POINTS, _MARKERS = 600, 40
+COLOURS = 6
+
+Scale = Callable[[float], float]
+
+
+def panel_svg(panel: Panel) -> str:
+    """One chart as an <svg> element; series k has class "s{k % COLOURS}". A panel without a finite point says so."""
+    series = [_clean(s, log_y=panel.log_y) for s in panel.series]
+    levels = {name: y for name, y in panel.levels.items() if math.isfinite(y) and (y > 0 or not panel.log_y)}
+    xs = [x for s in series for x, _ in s.points]
+    ys = [y for s in series for y in _extent(s)]
+    head = f'<svg viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img" aria-label="{escape(panel.title)}">'
+    if not xs:
+        return f'{head}<text x="{_WIDTH / 2:g}" y="{_HEIGHT / 2:g}" class="tick mid">no points</text></svg>'
+    x_ticks, y_ticks = nice_ticks(min(xs), max(xs)), _y_ticks([*ys, *levels.values()], log_y=panel.log_y)
+    sx = _linear(min(xs), max(xs), _LEFT, _WIDTH - _RIGHT)
+    sy = _y_scale(y_ticks, log_y=panel.log_y)  # clipped to the axis
+    parts = [head, *_axes(panel, sx, sy, [t for t in x_ticks if min(xs) <= t <= max(xs)], y_ticks)]
+    parts += [_level(name, sy(y)) for name, y in levels.items()]
+    if panel.marked is not None and min(xs) <= panel.marked <= max(xs):
+        x = sx(panel.marked)
+        parts.append(f'<line class="marked" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP:g}" y2="{_HEIGHT - _BOTTOM:g}"/>')
+    parts += [_line(index, s, sx, sy) for index, s in enumerate(series)]
+    return "".join([*parts, "</svg>"])
+
+
+def nice_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten) from at or below `low` to at or above `high`."""
+    if high <= low:
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    raw = (high - low) / about
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(k * step, 12) for k in range(first, last + 1)]
+
+
+def running_mean(points: Sequence[tuple[float, float]], share: float = 0.04) -> list[tuple[float, float]]:
+    """The mean of each point's neighbours, `share` of the line wide, centred."""
+    half = max(1, int(len(points) * share / 2))
+    sums = [0.0]
+    for _, y in points:
+        sums.append(sums[-1] + y)
+    smooth = []
+    for index, (x, _) in enumerate(points):
+        low, high = max(0, index - half), min(len(points), index + half + 1)
+        smooth.append((x, (sums[high] - sums[low]) / (high - low)))
+    return smooth
+
+
+def short(value: float) -> str:
+    """A tick's label: 1500 -> 1.5k."""
+    if abs(value) >= 1000:
+        return f"{value / 1000:g}k"
+    return f"{value:g}"
+
+
+def _clean(series: Series, *, log_y: bool) -> Series:
+    keep = [(x, y) for x, y in series.points if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log_y)]
+    band = [row for row in series.band if all(map(math.isfinite, row)) and (row[1] > 0 or not log_y)]
+    return Series(series.name, keep, band, series.smooth)
+
+
+def _extent(series: Series) -> list[float]:
+    """The y values that the axis must hold: of a noisy line drawn smooth, not its rarest spikes."""
+    ys = [y for _, y in series.points] + [y for row in series.band for y in row[1:]]
+    if not _is_smooth(series):
+        return ys
+    inner = sorted(ys)[len(ys) // 100 : len(ys) - len(ys) // 100]
+    return inner + [y for _, y in running_mean(series.points)]
+
+
+def _is_smooth(series: Series) -> bool:
+    return series.smooth and len(series.points) > 20
+
+
+def _linear(low: float, high: float, start: float, stop: float) -> Scale:
+    span = (high - low) or 1.0
+    return lambda value: start + (value - low) / span * (stop - start)
+
+
+def _y_scale(ticks: Sequence[float], *, log_y: bool) -> Scale:
+    bottom, top = _HEIGHT - _BOTTOM, _TOP
+    transform = math.log10 if log_y else float
+    inner = _linear(transform(ticks[0]), transform(ticks[-1]), bottom, top)
+    return lambda value: min(max(inner(transform(value)), top), bottom)
+
+
+def _y_ticks(values: Sequence[float], *, log_y: bool) -> list[float]:
+    low, high = min(values), max(values)
+    if not log_y:
+        return nice_ticks(low, high)
+    steps = [
+        m * 10.0**p for p in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1) for m in (1, 2, 5)
+    ]
+    below, above = max(t for t in steps if t <= low * 1.001), min((t for t in steps if t >= high * 0.999), default=high)
+    chosen = [t for t in steps if below <= t <= above]
+    return chosen if len(chosen) > 1 else [below, below * 10]
+
+
+def _axes(panel: Panel, sx: Scale, sy: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> list[str]:
+    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    every = max(1, math.ceil(len(y_ticks) / 8))
+    parts = []
+    for tick in y_ticks[::every]:
+        y = sy(tick)
+        parts.append(f'<line class="rule" x1="{_LEFT:g}" x2="{right:g}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick end" x="{_LEFT - 7:g}" y="{y + 4:.1f}">{short(tick)}</text>')
+    parts += [f'<text class="tick mid" x="{sx(t):.1f}" y="{bottom + 17:g}">{short(t)}</text>' for t in x_ticks]
+    parts.append(f'<line class="axis" x1="{_LEFT:g}" x2="{right:g}" y1="{bottom:g}" y2="{bottom:g}"/>')
+    middle = (_LEFT + right) / 2
+    parts.append(f'<text class="name mid" x="{middle:g}" y="{_HEIGHT - 6:g}">{escape(panel.x_label)}</text>')
+    spot = f"{_TOP + (bottom - _TOP) / 2:g}"
+    parts.append(
+        f'<text class="name mid" transform="rotate(-90 13 {spot})" x="13" y="{spot}">{escape(panel.y_label)}</text>'
+    )
+    return parts
+
+
+def _level(name: str, y: float) -> str:
+    right = _WIDTH - _RIGHT
+    return (
+        f'<line class="level" x1="{_LEFT:g}" x2="{right:g}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text class="tick end" x="{right - 3:g}" y="{y - 5:.1f}">{escape(name)}</text>'
+    )
+
+
+def _line(index: int, series: Series, sx: Scale, sy: Scale) -> str:
+    parts = [f'<g class="s{index % COLOURS}">']
+    if series.band:
+        there = [(x, high) for x, _, high in series.band]
+        back = [(x, low) for x, low, _ in reversed(series.band)]
+        parts.append(f'<polygon class="band" points="{_points([*there, *back], sx, sy)}"/>')
+    if _is_smooth(series):
+        parts.append(f'<polyline class="faint" points="{_points(_thin(series.points), sx, sy)}"/>')
+        parts.append(f'<polyline class="line" points="{_points(_thin(running_mean(series.points)), sx, sy)}"/>')
+    else:
+        parts.append(f'<polyline class="line" points="{_points(_thin(series.points), sx, sy)}"/>')
+    if len(series.points) <= _MARKERS:
+        for x, y in series.points:
+            title = escape(f"{series.name}, {x:g}: {y:.4g}")
+            parts.append(f'<circle cx="{sx(x):.1f}" cy="{sy(y):.1f}" r="3"><title>{title}</title></circle>')
+    return "".join([*parts, "</g>"])
+
+
+def _points(points: Sequence[tuple[float, float]], sx: Scale, sy: Scale) -> str:
+    return " ".join(f"{sx(x):.1f},{sy(y):.1f}" for x, y in points)
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    step = math.ceil(len(points) / _MOST_POINTS)
+    return points if step <= 1 else [*points[::step], points[-1]]

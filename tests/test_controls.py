@@ -1,0 +1,50 @@
+"""The controls, on cases whose answer is known."""
+
+from __future__ import annotations
+
+import torch
+
+from ilora_core.controls import LinearProbe, ceiling, mean_map
+from ilora_core.intrinsics import DEPTH, NORMALS, unit_vectors
+
+
+def test_the_mean_map_ignores_invalid_pixels():
+    up, right = torch.tensor([0.0, -1, 0]).view(1, 3, 1, 1), torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
+    value = torch.cat([up, right]).expand(2, 3, 2, 2)
+    valid = torch.ones(2, 1, 2, 2, dtype=torch.bool)
+    valid[1, 0, 0, 0] = False
+    mean = mean_map(NORMALS, value, valid)
+    torch.testing.assert_close(mean[0, :, 0, 0], up.flatten())
+    torch.testing.assert_close(mean[0, :, 1, 1], unit_vectors(up + right).flatten())
+
+
+def test_the_mean_depth_is_the_mean_picture():
+    value = torch.tensor([[1.0, 2.0], [2.0, 1.0]]).view(2, 1, 1, 2)
+    mean = mean_map(DEPTH, value, torch.ones_like(value, dtype=torch.bool))
+    torch.testing.assert_close(mean, torch.full((1, 1, 1, 2), 0.5))
+
+
+def test_the_probe_finds_a_linear_relation_and_skips_what_does_not_count():
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(5, 7, 4, 4, generator=draw) * 3 + 1
+    matrix = torch.randn(2, 7, generator=draw)
+    latents = torch.einsum("ck,bkhw->bchw", matrix, features) + 0.5
+    weight = torch.ones(5, 1, 4, 4, dtype=torch.bool)
+    weight[0] = False
+    spoiled = latents.clone()
+    spoiled[0] = 1e6
+    probe = LinearProbe.fit(features, spoiled, weight, ridge=1e-9)
+    torch.testing.assert_close(probe(features), latents, atol=1e-3, rtol=1e-3)
+
+
+def test_the_ceiling_of_a_perfect_codec_is_the_truth():
+    class Perfect:
+        def encode(self, pictures):
+            return {"picture": pictures}
+
+        def picture(self, codes):
+            return codes["picture"]
+
+    value = unit_vectors(torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
+    valid = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    torch.testing.assert_close(ceiling(Perfect(), NORMALS, value, valid), value)

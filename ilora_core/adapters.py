@@ -1,0 +1,177 @@
+"""LoRA by peft: W x + (alpha / r) B A x on frozen layers, with B = 0 at the start (Hu et al., arXiv 2106.09685).
+
+The defaults are the reference's: A ~ N(0, 1/r) ("gaussian"; peft's own default is 4 to 8 times smaller, which changes the
+effective learning rate under Adam) and alpha = r, so that the scale stays 1 whatever the rank.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+from ilora_core.errors import ArtefactError, ConfigError
+from ilora_core.noise import mix_seeds
+
+__all__ = ["LoraAdapter", "bare", "tiny"]
+
+# peft knows more (PiSSA, OLoRA, …), but those rewrite the base weights, which stay frozen here.
+_INITS: dict[str, Any] = {"gaussian": "gaussian", "kaiming": True}
+
+
+class LoraAdapter:
+    """Rank-r updates on a network's linear and convolution layers; several named ones can share one network.
+
+    rank     of the update
+    alpha    numerator of the scale alpha / rank; None = rank
+    init     "gaussian" (the reference's) or "kaiming" (peft's default)
+    dropout  on the adapter's input
+    dora     magnitude and direction apart (Liu et al., arXiv 2402.09353)
+    name     of this adapter among those on the network
+    seed     of the initial values
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int = 8,
+        alpha: float | None = None,
+        init: str = "gaussian",
+        dropout: float = 0.0,
+        dora: bool = False,
+        name: str = "default",
+        seed: int = 0,
+    ):
+        if rank < 1:
+            raise ConfigError(f"adapter.rank must be at least 1, not {rank}.")
+        if "." in name or not name:
+            raise ConfigError(f"{name!r} is not a name for an adapter: it may not be empty or hold a '.'.")
+        if init not in _INITS:
+            raise ConfigError(f"adapter.init is one of {', '.join(_INITS)}, not {init!r}.")
+        self.rank, self.name, self.seed = rank, name, seed
+        self.alpha = rank if alpha is None else alpha
+        self._settings: dict[str, Any] = {
+            "r": rank,
+            "lora_alpha": self.alpha,
+            "init_lora_weights": _INITS[init],
+            "lora_dropout": dropout,
+            "use_dora": dora,
+        }
+        self._net: nn.Module | None = None
+
+    def attach(self, net: nn.Module, targets: Sequence[str] | str) -> None:
+        """Attach to the modules of `net` that match and make this the active adapter. The output does not change.
+
+        targets: module-name suffixes, or one regular expression that must match a whole name.
+        Raises ConfigError when nothing matches or the name is taken.
+        """
+        if self.name in getattr(net, "peft_config", {}):
+            raise ConfigError(f"the network carries an adapter called {self.name!r} already.")
+        config = LoraConfig(target_modules=targets if isinstance(targets, str) else list(targets), **self._settings)
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # A second adapter on one network is meant.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+            torch.manual_seed(mix_seeds(self.seed, 0x10BA))
+            try:
+                inject_adapter_in_model(config, net, self.name)
+            except ValueError as error:
+                raise ConfigError(f"the adapter cannot attach: {error}") from error
+        self._net = net
+        for parameter in self._own():
+            parameter.data = parameter.data.float()
+        self.activate()
+
+    def activate(self, *, trainable: bool = True) -> None:
+        """Switch the network to this adapter; the others on it sleep and are frozen."""
+        for layer in _layers(self._attached()):
+            layer.set_adapter(self.name)
+        for name, parameter in self._attached().named_parameters():
+            if _is_adapter(name):
+                parameter.requires_grad_(trainable and f".{self.name}." in f"{name}.")
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The adapter's parameters, in the network's order."""
+        return iter(self._own())
+
+    def disabled(self) -> AbstractContextManager[None]:
+        """The bare network inside the `with` block, bit for bit."""
+        return bare(self._attached())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Module path + ".lora_A.weight" / ".lora_B.weight" -> tensor, as peft saves them."""
+        state = get_peft_model_state_dict(self._attached(), adapter_name=self.name)
+        return {key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load what `state_dict` gave. Raises ArtefactError that names keys and shapes which do not fit."""
+        own = self.state_dict()
+        _compare(own, state)
+        set_peft_model_state_dict(self._attached(), dict(state), adapter_name=self.name)
+
+    def config(self) -> dict[str, Any]:
+        """peft's adapter_config.json as plain data."""
+        net: Any = self._attached()
+        data = net.peft_config[self.name].to_dict()
+        data["inference_mode"] = True
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(data.items())}
+
+    def _attached(self) -> nn.Module:
+        if self._net is None:
+            raise ConfigError("the adapter is not attached to a network yet.")
+        return self._net
+
+    def _own(self) -> list[nn.Parameter]:
+        named = self._attached().named_parameters()
+        return [p for name, p in named if _is_adapter(name) and f".{self.name}." in f"{name}."]
+
+
+@contextmanager
+def bare(net: nn.Module) -> Iterator[None]:
+    """A network without any of its adapters inside the `with` block, bit for bit; trained parameters stay as they were."""
+    layers = [layer for layer in _layers(net) if not layer.disable_adapters]
+    trained = {name: p.requires_grad for name, p in net.named_parameters() if _is_adapter(name)}
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        for name, parameter in net.named_parameters():
+            if name in trained:
+                parameter.requires_grad_(trained[name])
+
+
+def tiny() -> LoraAdapter:
+    """A rank-2 adapter for the conformance checks."""
+    return LoraAdapter(rank=2)
+
+
+def _layers(net: nn.Module) -> Iterator[BaseTunerLayer]:
+    return (module for module in net.modules() if isinstance(module, BaseTunerLayer))
+
+
+def _is_adapter(name: str) -> bool:
+    return "lora_" in name
+
+
+def _compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    if missing or unknown:
+        examples = ", ".join([*(f"missing {key}" for key in missing[:2]), *(f"unknown {key}" for key in unknown[:2])])
+        raise ArtefactError(
+            f"the adapter does not fit this network: {len(missing)} of {len(own)} tensors are missing and "
+            f"{len(unknown)} are unknown ({examples}). Was it trained for another generator or other targets?"
+        )
+    for key, value in state.items():
+        if value.shape != own[key].shape:
+            raise ArtefactError(
+                f"the adapter does not fit this network: {key} is {tuple(value.shape)}, but the network needs "
+                f"{tuple(own[key].shape)}. Was it trained for another generator?"
+            )

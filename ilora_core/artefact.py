@@ -1,0 +1,148 @@
+"""A trained adapter as a folder that peft, diffusers and ilora can each load.
+
+    adapter_config.json, adapter_model.safetensors    peft's own format
+    run.json                                          what it is, how it was made, under which licences
+    README.md                                         the same for people
+    further files                                     the generator's other layouts, e.g. diffusers' own LoRA file
+
+A folder of such folders (what `ilora fit` writes) is a set of artefacts, one per intrinsic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ilora_core import __version__
+from ilora_core.errors import ArtefactError
+from ilora_core.files import atomic_path, read_json, write_json, write_text
+from ilora_core.intrinsics import Intrinsic
+from ilora_core.protocols import Generator
+
+__all__ = ["Artefact", "find_artefacts", "load_artefact", "save_adapter", "save_artefact"]
+
+CONFIG, WEIGHTS, RECORD = "adapter_config.json", "adapter_model.safetensors", "run.json"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """An adapter read back. record is run.json; state is empty until `tensors` is asked for."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+    @property
+    def intrinsic(self) -> Intrinsic:
+        """What it draws, with its declared channels, range and encoding."""
+        return Intrinsic.from_json(self.record["intrinsic"])
+
+    @property
+    def generator(self) -> str:
+        """The generator's card name."""
+        return self.record["generator"]["name"]
+
+    @property
+    def generator_settings(self) -> dict[str, Any]:
+        """The settings the generator was made with."""
+        return dict(self.record["generator"]["settings"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The adapter's weights. Raises ArtefactError for a damaged file."""
+        return _load_tensors(self.folder / WEIGHTS)
+
+
+def save_adapter(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Write an adapter in peft's format, whole or not at all."""
+    with atomic_path(folder / WEIGHTS) as path:
+        save_file(dict(state), path, metadata={"format": "pt"})
+    write_json(folder / CONFIG, config)
+
+
+def save_artefact(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    record: Mapping[str, Any],
+    generator: Generator,
+) -> None:
+    """Write the whole artefact. run.json comes last: a folder without it is not finished."""
+    save_adapter(folder, state, config)
+    for name, (tensors, metadata) in generator.layouts(state, config).items():
+        with atomic_path(folder / name) as path:
+            save_file(dict(tensors), path, metadata=dict(metadata))
+    write_text(folder / "README.md", _card(record))
+    write_json(folder / RECORD, {"ilora": __version__, **record})
+
+
+def load_artefact(folder: Path | str) -> Artefact:
+    """Read an artefact's records. Raises ArtefactError that says what is missing or wrong."""
+    folder = Path(folder)
+    for name in (RECORD, CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ArtefactError(
+                f"{folder} is not a finished ilora artefact: it has no {name}. "
+                "Give the folder that `ilora fit` wrote, or finish the fit with --resume."
+            )
+    record = read_json(folder / RECORD)
+    if not isinstance(record, dict) or not {"intrinsic", "generator"} <= set(record):
+        raise ArtefactError(f"{folder / RECORD} does not describe an adapter (no 'intrinsic' or 'generator' in it).")
+    return Artefact(folder, record, read_json(folder / CONFIG))
+
+
+def find_artefacts(path: Path | str) -> list[Artefact]:
+    """The artefact at `path`, or those one level below it, in alphabetical order."""
+    path = Path(path)
+    if not path.is_dir():
+        raise ArtefactError(f"there is no folder {path}. Give the folder that `ilora fit` wrote.")
+    if (path / WEIGHTS).is_file():
+        return [load_artefact(path)]
+    found = [load_artefact(child) for child in sorted(path.iterdir()) if (child / WEIGHTS).is_file()]
+    if not found:
+        raise ArtefactError(f"{path} holds no adapter. Give the folder that `ilora fit` wrote.")
+    return found
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ArtefactError(
+            f"{path} is damaged ({error}). Fetch it again, or fit it again from its run.json."
+        ) from error
+
+
+def _card(record: Mapping[str, Any]) -> str:
+    """A model card: what, from what, how good, under which licences."""
+    intrinsic, generator = record["intrinsic"]["name"], record["generator"]
+    best = record.get("best") or {}
+    score = (
+        f"{best['metric']} = {best['value']:.4g} at step {best['step']}" if best.get("value") is not None else "none"
+    )
+    licences = "\n".join(f"| {what} | {licence} |" for what, licence in record.get("licences", {}).items())
+    recipe = json.dumps(record.get("config", {}).get("settings", {}), indent=2)
+    return f"""# {intrinsic} from {generator["name"]}
+
+An ilora adapter: it makes the frozen generator `{generator["name"]}` draw {intrinsic}.
+
+    ilora predict PICTURES --adapter THIS_FOLDER
+
+Trained on {record.get("data", {}).get("train", "?")} labelled pictures. Validation: {score}.
+
+| part | licence |
+|---|---|
+{licences}
+
+Settings (all of them are in `run.json`; `ilora fit --from run.json --out DIR` repeats the fit):
+
+```json
+{recipe}
+```
+"""

@@ -1,0 +1,171 @@
+"""Maps from pictures: one encode, then one pass per adapter, at any picture size.
+
+A generator works at its own resolution and in multiples of its stride. `process` says how a picture gets there:
+
+    native  resize so that the shorter side is the generator's resolution, pad to the stride by repeating the edge
+    full    keep the picture's own size, pad to the stride
+    tile    keep the picture's own size, cut it into overlapping squares of the generator's resolution and blend their
+            maps linearly. Depth is relative to each picture, so tiles of it do not agree: use native or full there
+
+No picture is cropped; maps come back at the picture's own size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ilora_core.artefact import Artefact
+from ilora_core.config import RuntimeConfig
+from ilora_core.errors import ArtefactError, ConfigError
+from ilora_core.intrinsics import Intrinsic, resize_map
+from ilora_core.plugins import PluginHost, load_plugins
+from ilora_core.protocols import Adapter, Codes, Generator
+from ilora_core.runtime import make_accelerator, place
+
+__all__ = ["PROCESSES", "Predictor", "adapter_from"]
+
+PROCESSES = ("native", "full", "tile")
+
+
+class Predictor:
+    """One generator with one or several adapters on it.
+
+    artefacts  of the same generator with the same settings
+    generator, settings  use this card, or these settings, instead of what the artefacts name (local weights, say)
+    """
+
+    def __init__(
+        self,
+        artefacts: Sequence[Artefact],
+        *,
+        runtime: RuntimeConfig | None = None,
+        generator: str = "",
+        settings: Mapping[str, Any] | None = None,
+        host: PluginHost | None = None,
+    ):
+        first = _same_generator(artefacts)
+        host = host or load_plugins()
+        self._accelerator = make_accelerator(runtime or RuntimeConfig())
+        made = {**first.generator_settings, **(settings or {})}
+        self.generator: Generator = host.make("generators", generator or first.generator, **made)
+        place(self.generator, runtime or RuntimeConfig(), self._accelerator)
+        self.adapters: dict[str, Adapter] = {}
+        self.intrinsics: dict[str, Intrinsic] = {}
+        for artefact in artefacts:
+            name = artefact.intrinsic.name
+            if name in self.adapters:
+                raise ConfigError(f"two adapters draw {name}: {artefact.folder} is the second. Give one of them.")
+            self.adapters[name] = adapter_from(artefact, self.generator, host)
+            self.intrinsics[name] = artefact.intrinsic
+        self.generator.net.eval()
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Tensor, *, process: str = "native") -> dict[str, Tensor]:
+        """Intrinsic's name -> map (B,C,H,W) at the size of `pictures` (B,3,H,W) in [0,1]."""
+        if process not in PROCESSES:
+            raise ConfigError(f"--process is one of {', '.join(PROCESSES)}, not {process!r}.")
+        if process == "tile":
+            return self._tiled(pictures)
+        size = pictures.shape[-2:]
+        small = _to_native(pictures, self.generator.resolution[0]) if process == "native" else pictures
+        padded = _pad(small, self.generator.stride)
+        maps = {}
+        for name, value in self.from_codes(self.generator.encode(padded)).items():
+            cropped = value[..., : small.shape[-2], : small.shape[-1]]
+            everywhere = torch.ones_like(cropped[:, :1], dtype=torch.bool)
+            maps[name] = resize_map(self.intrinsics[name], cropped, everywhere, (size[0], size[1]))[0]
+        return maps
+
+    @torch.inference_mode()
+    def from_codes(self, codes: Codes) -> dict[str, Tensor]:
+        """Intrinsic's name -> map (B,C,H,W) for codes, the generator's own samples or encoded pictures."""
+        maps = {}
+        for name, adapter in self.adapters.items():
+            adapter.activate(trainable=False)
+            with self._accelerator.autocast():
+                drawn = self.generator.render(codes, self.intrinsics[name])
+            maps[name] = self.intrinsics[name].from_picture(drawn.float()).cpu()
+        return maps
+
+    def _tiled(self, pictures: Tensor) -> dict[str, Tensor]:
+        side, (height, width) = self.generator.resolution[0], pictures.shape[-2:]
+        padded = F.pad(pictures, (0, max(0, side - width), 0, max(0, side - height)), mode="replicate")
+        sums: dict[str, Tensor] = {}
+        weight, ramp = torch.zeros(1, 1, *padded.shape[-2:]), _ramp(side)
+        for top, left in _corners(padded.shape[-2], padded.shape[-1], side):
+            tile = padded[..., top : top + side, left : left + side]
+            for name, value in self.from_codes(self.generator.encode(tile)).items():
+                total = sums.setdefault(name, torch.zeros(*value.shape[:2], *padded.shape[-2:]))
+                total[..., top : top + side, left : left + side] += value * ramp
+            weight[..., top : top + side, left : left + side] += ramp
+        maps = {}
+        for name, total in sums.items():
+            value = (total / weight)[..., :height, :width]
+            intrinsic = self.intrinsics[name]
+            unit = intrinsic.encoding == "unit_vector"
+            maps[name] = intrinsic.from_picture(intrinsic.to_picture(value)) if unit else value
+        return maps
+
+
+def adapter_from(artefact: Artefact, generator: Generator, host: PluginHost) -> Adapter:
+    """Attach an artefact's adapter to a generator. Raises ArtefactError when the two do not fit."""
+    name = artefact.record.get("adapter", "lora")
+    settings, config = {"name": artefact.intrinsic.name}, artefact.config
+    targets: Any = config.get("target_modules", ())
+    if name == "lora":
+        try:
+            settings |= {"rank": int(config["r"]), "alpha": float(config["lora_alpha"])}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(f"{artefact.folder}/adapter_config.json is no LoRA configuration ({error}).") from error
+        settings["dora"] = bool(config.get("use_dora", False))
+    tensors = artefact.tensors()
+    adapter: Adapter = host.make("adapters", name, **settings)
+    adapter.attach(generator.net, targets)
+    adapter.load_state_dict(tensors)
+    return adapter
+
+
+def _same_generator(artefacts: Sequence[Artefact]) -> Artefact:
+    if not artefacts:
+        raise ConfigError("give at least one adapter.")
+    first = artefacts[0]
+    for other in artefacts[1:]:
+        if (other.generator, other.generator_settings) != (first.generator, first.generator_settings):
+            raise ConfigError(
+                f"{first.folder} was made for {first.generator} and {other.folder} for {other.generator} or other settings. "
+                "Predict with them one after the other."
+            )
+    return first
+
+
+def _to_native(pictures: Tensor, side: int) -> Tensor:
+    height, width = pictures.shape[-2:]
+    scale = side / min(height, width)
+    size = (max(side, round(height * scale)), max(side, round(width * scale)))
+    return F.interpolate(pictures, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+
+
+def _pad(pictures: Tensor, stride: int) -> Tensor:
+    height, width = pictures.shape[-2:]
+    return F.pad(pictures, (0, -width % stride, 0, -height % stride), mode="replicate")
+
+
+def _ramp(side: int) -> Tensor:
+    """A tile's weight: a pyramid that is positive everywhere."""
+    line = torch.minimum(torch.arange(1, side + 1), torch.arange(side, 0, -1)).float() / side
+    return (line[:, None] * line[None, :])[None, None]
+
+
+def _corners(height: int, width: int, side: int) -> Iterator[tuple[int, int]]:
+    """Upper left corners of tiles that cover the picture and overlap by at least a quarter."""
+
+    def starts(length: int) -> list[int]:
+        count = 1 if length <= side else 1 + -(-(length - side) // (side * 3 // 4))
+        return [round(i * (length - side) / max(1, count - 1)) for i in range(count)]
+
+    return ((top, left) for top in starts(height) for left in starts(width))

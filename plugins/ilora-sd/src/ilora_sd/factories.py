@@ -1,0 +1,138 @@
+"""How the cards' generators are made: from weights, tiny at random, or weightless on the meta device."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from ilora_core.errors import ConfigError
+from ilora_core.noise import mix_seeds
+from ilora_sd.architectures import ARCHITECTURES, SCHEDULER
+from ilora_sd.loading import Components, check_timestep, load_components
+from ilora_sd.model import StableDiffusion
+
+__all__ = ["skeleton", "stable_diffusion", "tiny", "tiny_components"]
+
+
+def stable_diffusion(
+    *,
+    weights: str,
+    architecture: str = "sd1",
+    timestep: int | None = None,
+    resolution: int | None = None,
+    noisy_target: bool = True,
+    revision: str | None = None,
+    variant: str | None = None,
+    tokenizer: str | None = None,
+    local_only: bool = False,
+    random_unet: bool = False,
+    seed: int = 0,
+) -> StableDiffusion:
+    """A one-step generator from weights; see `load_components` and `StableDiffusion` for the settings.
+
+    architecture is what `skeleton` builds ("sd1", "sd2"); weights bring their own configuration.
+    """
+    components = load_components(
+        weights,
+        revision=revision,
+        variant=variant,
+        tokenizer=tokenizer,
+        local_only=local_only,
+        random_unet=random_unet,
+        seed=seed,
+    )
+    check_timestep(timestep, components.timesteps)
+    return StableDiffusion(components, timestep=timestep, resolution=resolution, noisy_target=noisy_target)
+
+
+def skeleton(*, architecture: str = "sd1", resolution: int | None = None, **_: Any) -> StableDiffusion:
+    """The full-size network on the meta device: its shapes and counts, without a byte of weights."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    if architecture not in ARCHITECTURES:
+        raise ConfigError(f"generator.architecture is one of {', '.join(ARCHITECTURES)}, not {architecture!r}.")
+    shape = ARCHITECTURES[architecture]
+    with torch.device("meta"):
+        unet: Any = UNet2DConditionModel.from_config(dict(shape.unet))
+        vae: Any = AutoencoderKL.from_config(dict(shape.vae))
+        text = CLIPTextModel(CLIPTextConfig(**shape.text))
+    return StableDiffusion(Components(unet, vae, text, _BlankWords(), SCHEDULER), resolution=resolution)
+
+
+def tiny() -> StableDiffusion:
+    """Random weights, 64² pictures, CPU, under a second: for tests and the conformance checks."""
+    return StableDiffusion(tiny_components())
+
+
+def tiny_components(seed: int = 0) -> Components:
+    """The parts of `tiny`, with a tokenizer of single letters."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix_seeds(seed, 0x717))
+        unet = UNet2DConditionModel(
+            sample_size=16,
+            block_out_channels=(16, 32),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            cross_attention_dim=16,
+            attention_head_dim=4,
+            norm_num_groups=8,
+        )
+        codec: Any = AutoencoderKL  # its annotations say one block
+        vae = codec(
+            block_out_channels=(8, 16, 16),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            layers_per_block=1,
+            norm_num_groups=4,
+            sample_size=64,
+        )
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=60,
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=16,
+                bos_token_id=0,
+                eos_token_id=1,
+                pad_token_id=1,
+            )
+        )
+    scheduler = dict(DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).config)
+    return Components(unet, vae, text, _letters(), scheduler, {"weights": "tiny, random"})
+
+
+class _BlankWords:
+    """A tokenizer for networks without weights: the right number of words, all the same."""
+
+    model_max_length = 77
+
+    def __call__(self, text: str, **_: Any) -> Any:
+        return SimpleNamespace(input_ids=torch.zeros(1, self.model_max_length, dtype=torch.long))
+
+
+def _letters() -> Any:
+    import json
+
+    from transformers import CLIPTokenizer
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary, merges = Path(folder, "vocab.json"), Path(folder, "merges.txt")
+        vocabulary.write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+        merges.write_text("#version: 0.2\n")
+        return CLIPTokenizer(str(vocabulary), str(merges), model_max_length=16)

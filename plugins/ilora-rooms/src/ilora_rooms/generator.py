@@ -1,0 +1,65 @@
+"""The shipped rooms model behind the same class that runs Stable Diffusion."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ilora_core.errors import WeightsError
+from ilora_rooms.codec import PatchCodec
+from ilora_rooms.model import WIDTHS, build
+from ilora_sd.loading import Components, check_timestep, load_folder, randomise
+from ilora_sd.model import StableDiffusion
+
+__all__ = ["SHIPPED", "rooms", "skeleton", "tiny"]
+
+SHIPPED = Path(__file__).parent / "weights" / "ldm"
+
+
+def rooms(
+    *, weights: str = "", timestep: int | None = None, random_unet: bool = False, seed: int = 0
+) -> StableDiffusion:
+    """The rooms model.
+
+    weights      another folder in the same layout, e.g. an earlier checkpoint; "" = the shipped one
+    timestep     at which the UNet is read; None = the last one, as in the paper
+    random_unet  the control: same architecture, same codec, a UNet that never saw a room
+    """
+    folder = Path(weights).expanduser() if weights else SHIPPED
+    if not (folder / "unet").is_dir():
+        raise WeightsError(
+            f"there is no rooms model in {folder}. Reinstall ilora-rooms, or train one: python -m ilora_rooms.pretrain"
+        )
+    components = load_folder(folder, vae_class=PatchCodec, provenance=_provenance(folder, weights))
+    components = randomise(components, seed) if random_unet else components
+    check_timestep(timestep, components.timesteps)
+    return StableDiffusion(components, timestep=timestep)
+
+
+def tiny() -> StableDiffusion:
+    """The same parts, narrow and untrained."""
+    return StableDiffusion(_untrained((16, 32, 32)))
+
+
+def skeleton(**_: Any) -> StableDiffusion:
+    """The full-size parts without weights."""
+    with torch.device("meta"):
+        return StableDiffusion(_untrained(WIDTHS))
+
+
+def _untrained(widths: tuple[int, ...]) -> Components:
+    codec = PatchCodec()
+    made = build(codec, "epsilon", widths=widths)
+    parts = Components(made.unet, codec, made.text, made.tokenizer, dict(made.scheduler.config))
+    return replace(parts, provenance={"weights": "untrained"})
+
+
+def _provenance(folder: Path, weights: str) -> dict[str, Any]:
+    card = folder / "weights.json"
+    facts = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    kept = {key: facts[key] for key in ("name", "world", "date", "visits", "device", "licence") if key in facts}
+    return {"weights": weights or "shipped with ilora-rooms", **kept}

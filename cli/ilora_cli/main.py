@@ -1,0 +1,132 @@
+"""The `ilora` command: one sub-command per module of this package, errors as one clear message, tidy exit codes.
+
+    0 done   1 failed   2 usage   130 interrupted
+    ILORA_DEBUG=1 shows tracebacks.
+
+Nothing here imports torch: each command imports what it needs inside its body.
+"""
+
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ilora_core import __version__
+from ilora_core.errors import IloraError
+from ilora_core.factories import missing_dependency
+
+__all__ = ["app", "main", "run"]
+
+COMMANDS = (
+    "quickstart",
+    "fit",
+    "predict",
+    "evaluate",
+    "label",
+    "doctor",
+    "plan",
+    "list_plugins",
+    "show",
+    "new_plugin",
+    "check_plugin",
+)
+
+app = typer.Typer(
+    name="ilora",
+    help="Teach a frozen image generator to draw normals, depth, albedo, shading or your own map.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ilora {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _register() -> None:
+    """Each module of this package that is a command holds a function of its own name."""
+    for name in COMMANDS:
+        module = importlib.import_module(f"ilora_cli.{name}")
+        app.command(name.replace("_", "-"))(getattr(module, name))
+
+
+_register()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; expected errors become one message on the error stream."""
+    try:
+        app(list(arguments), prog_name="ilora")
+        return 0
+    except SystemExit as stop:  # how typer ends, after its own messages
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if os.environ.get("ILORA_DEBUG", "") not in ("", "0"):
+            traceback.print_exc()
+        message, code = _explain(error, next((a for a in arguments if not a.startswith("-")), ""))
+        print(f"error: {message}", file=sys.stderr)
+        return code
+
+
+def _explain(error: Exception, command: str) -> tuple[str, int]:
+    """What to tell the user, and the exit code."""
+    if isinstance(error, IloraError):
+        return str(error), error.exit_code
+    if isinstance(error, ImportError):
+        return str(missing_dependency(error, what=f"`ilora {command}`")), 1
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which this module does not import
+        return (
+            f"the device ran out of memory: {error} Try a smaller batch (--set train.batch=1) or checkpointing "
+            "(--set runtime.checkpointing=true); `ilora plan` says what fits.",
+            1,
+        )
+    hint = "This is a bug in ilora or in a plugin; ILORA_DEBUG=1 shows where."
+    return f"{type(error).__name__}: {error}. {hint}", 1
+
+
+class _Plain(logging.Formatter):
+    """The message alone, with its level in front from warnings upwards."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        return message if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {message}"
+
+
+def run() -> None:
+    """The console script."""
+    handler, log = logging.StreamHandler(), logging.getLogger("ilora")
+    handler.setFormatter(_Plain())
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)  # which mirror served the weights is such a line
+    log.propagate = False
+    code = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone (`ilora … | head`): say nothing more, at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 1
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

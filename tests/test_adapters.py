@@ -1,0 +1,122 @@
+"""LoRA and full fine-tuning on a small network: identity, switching, exact restore, seeds, refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from ilora_core.adapters import LoraAdapter, bare
+from ilora_core.errors import ArtefactError, ConfigError
+from ilora_core.full import FullAdapter
+from ilora_core.testing import parametrize_with_checks
+
+
+@parametrize_with_checks("ilora")
+def test_conforms(case):
+    case.run()
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 4)).requires_grad_(False)
+
+
+X = torch.linspace(-1, 1, 12).view(3, 4)
+ALL = ["0", "2"]
+
+
+def perturb(adapter):
+    state = {key: torch.full_like(value, 0.1) for key, value in adapter.state_dict().items()}
+    adapter.load_state_dict(state)
+    return state
+
+
+def test_gaussian_init_is_the_references():
+    net = nn.Sequential(nn.Linear(400, 400)).requires_grad_(False)
+    adapter = LoraAdapter(rank=8)
+    adapter.attach(net, ["0"])
+    state = adapter.state_dict()
+    assert state["0.lora_A.weight"].std() == pytest.approx(1 / 8, rel=0.05)
+    assert not state["0.lora_B.weight"].any()
+
+
+@pytest.mark.parametrize("rank", [2, 8])
+def test_the_scale_is_one_whatever_the_rank(net, rank):
+    adapter = LoraAdapter(rank=rank)
+    adapter.attach(net, ["0"])
+    state = perturb(adapter)
+    expected = net[0].base_layer(X) + X @ (state["0.lora_B.weight"] @ state["0.lora_A.weight"]).T
+    torch.testing.assert_close(net[0](X), expected)
+
+
+def test_alpha_scales(net):
+    adapter = LoraAdapter(rank=2, alpha=1.0)
+    adapter.attach(net, ["0"])
+    state = perturb(adapter)
+    expected = net[0].base_layer(X) + 0.5 * X @ (state["0.lora_B.weight"] @ state["0.lora_A.weight"]).T
+    torch.testing.assert_close(net[0](X), expected)
+
+
+@pytest.mark.parametrize("kind", [LoraAdapter, FullAdapter])
+def test_two_adapters_are_switched_without_mixing(net, kind):
+    before = net(X)
+    one, two = kind(name="one"), kind(name="two")
+    one.attach(net, ALL)
+    perturb(one)
+    drawn = net(X)
+    two.attach(net, ALL)
+    torch.testing.assert_close(net(X), before)
+    assert {id(p) for p in two.parameters()} == {id(p) for p in net.parameters() if p.requires_grad}
+    one.activate(trainable=False)
+    assert torch.equal(net(X), drawn)
+    assert not [p for p in net.parameters() if p.requires_grad]
+    with one.disabled():
+        assert torch.equal(net(X), before)
+    assert torch.equal(net(X), drawn)
+
+
+def test_bare_keeps_what_is_trained(net):
+    before = net(X)
+    adapter = LoraAdapter()
+    adapter.attach(net, ALL)
+    perturb(adapter)
+    with bare(net):
+        assert torch.equal(net(X), before)
+    assert all(p.requires_grad for p in adapter.parameters())
+
+
+def test_seeds(net):
+    states = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.manual_seed(len(states))  # the global state must not matter, and must not be moved
+        before = torch.get_rng_state()
+        adapter = LoraAdapter(name=name, seed=seed)
+        adapter.attach(net, ALL)
+        assert torch.equal(torch.get_rng_state(), before)
+        states.append(adapter.state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not all(torch.equal(states[0][key], states[2][key]) for key in states[0])
+
+
+def test_refusals(net):
+    with pytest.raises(ConfigError, match="cannot attach"):
+        LoraAdapter().attach(net, ["nowhere"])
+    with pytest.raises(ConfigError, match=r"adapter\.rank"):
+        LoraAdapter(rank=0)
+    with pytest.raises(ConfigError, match="gaussian, kaiming"):
+        LoraAdapter(init="pissa")
+    with pytest.raises(ConfigError, match="not attached"):
+        next(LoraAdapter().parameters())
+    adapter = LoraAdapter()
+    adapter.attach(net, ALL)
+    with pytest.raises(ConfigError, match="already"):
+        LoraAdapter().attach(net, ALL)
+    state = adapter.state_dict()
+    with pytest.raises(ArtefactError, match="4 of 4 tensors are missing and 1 are unknown"):
+        adapter.load_state_dict({"other": torch.zeros(1)})
+    with pytest.raises(ArtefactError, match=r"is \(3, 3\), but the network needs"):
+        adapter.load_state_dict({**state, "0.lora_A.weight": torch.zeros(3, 3)})
+    with pytest.raises(ConfigError, match="float32"):
+        FullAdapter().attach(nn.Linear(2, 2).bfloat16(), [])

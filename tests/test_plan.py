@@ -1,0 +1,69 @@
+"""`ilora plan`: exact counts of the published models, without a byte of weights."""
+
+import json
+
+import pytest
+
+from ilora_cli.main import main
+from ilora_core.cards import Card
+from ilora_core.errors import ConfigError
+from ilora_core.plan import count, make_plan
+from ilora_core.plugins import Plugin, PluginHost, load_plugins
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("planning must not open a connection")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "expected", "base"),
+    [
+        ("sd15", 2, 398_592, 943_174_827),
+        ("sd21", 8, 1_659_904, 949_564_587),
+    ],
+)
+def test_counts_of_the_paper(name, rank, expected, base):
+    parameters, adapter = count(load_plugins(), name, {"adapter": {"rank": rank}})
+    assert adapter["parameters"] == expected
+    assert adapter["sites"] == 128
+    assert adapter["base_parameters"] == base == parameters["net"] + parameters["vae"]
+
+
+def test_sd15_as_a_user_asks_for_it(capsys):
+    assert main(["plan", "-g", "sd15", "--rank", "8", "--precision", "bf16", "--tflops", "100", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["parameters"]["net"] == 859_520_964
+    assert plan["adapter"]["parameters"] == 1_594_368
+    assert plan["adapter"]["base_parameters"] == 943_174_827
+    assert (plan["resolution"], plan["batch"], plan["steps"]) == (512, 4, 15000)
+    # facts: flop counter on fake tensors, batch 4 at 512²
+    assert plan["flops"]["forward"] / 1e12 == pytest.approx(3.222, abs=0.002)
+    assert plan["flops"]["backward"] / 1e12 == pytest.approx(3.901, abs=0.002)
+    assert plan["flops"]["encode"] / 1e12 == pytest.approx(4.467, abs=0.002)
+    assert plan["flops"]["predict_picture"] / 1e12 == pytest.approx(4.44, abs=0.02)
+    assert plan["memory"]["activations"] / 1e9 == pytest.approx(3.20, abs=0.05)
+    assert plan["memory"]["weights"] == 2 * 859_520_964
+    assert plan["seconds"]["step"] == pytest.approx(plan["flops"]["step"] / 1e14)
+    assert set(plan["how"]) == {"counted", "recorded", "estimated"}
+
+
+def test_a_card_without_a_skeleton_says_so():
+    card = Card("bare", "", "none", "x:y", "x:y")
+    host = PluginHost([Plugin("local", "0", "x", {"generators": (card,)})])
+    with pytest.raises(ConfigError, match=r"'bare' \(local\) has no skeleton.*Card\(skeleton="):
+        make_plan(host, "bare", settings={})
+
+
+def test_a_resolution_that_does_not_fit():
+    with pytest.raises(ConfigError, match="multiple of 64"):
+        make_plan(load_plugins(), "sd15", settings={}, resolution=500)
+
+
+def test_wrong_settings_are_usage_errors(capsys):
+    assert main(["plan", "-g", "sd15", "--set", "adapter.rnk=4"]) == 2
+    assert "rnk" in capsys.readouterr().err
+    assert main(["plan", "-g", "sd999"]) == 2

@@ -1,0 +1,201 @@
+"""`ilora predict` on files as people have them: any size, any mode, some of them broken."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ilora_core.artefact import find_artefacts
+from ilora_core.config import FitConfig
+from ilora_core.errors import ArtefactError, ConfigError
+from ilora_core.fit import fit
+from ilora_core.intrinsics import DEPTH, NORMALS
+from ilora_core.predict import Predictor
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_model, tiny_pairs, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("fitted") / "out"
+    settings = {
+        "generator": {"weights": str(tiny_model), "resolution": 32},
+        "train": {"steps": 3, "batch": 2, "lr": 1e-2},
+        "runtime": {"device": "cpu"},
+    }
+    config = FitConfig("sd", (NORMALS, DEPTH), pairs=str(tiny_pairs), validation=2, settings=settings)
+    list(fit(config, out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def drawer(fitted) -> Predictor:
+    return Predictor(find_artefacts(fitted))
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def ilora(*arguments):
+    command = [sys.executable, "-m", "ilora_cli.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("process", ["native", "full", "tile"])
+@pytest.mark.parametrize("size", [(32, 32), (33, 57), (7, 90), (64, 40)])
+def test_maps_have_the_pictures_size(drawer, process, size):
+    picture = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    maps = drawer(picture, process=process)
+    assert {name: value.shape for name, value in maps.items()} == {
+        "normals": (1, 3, *size),
+        "depth": (1, 1, *size),
+    }
+    torch.testing.assert_close(maps["normals"].norm(dim=1), torch.ones(1, *size))
+
+
+def test_padding_does_not_reach_a_picture_that_fits(drawer):
+    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    one = drawer(picture, process="full")
+    for process in ("native", "tile"):
+        other = drawer(picture, process=process)
+        for name in one:
+            torch.testing.assert_close(other[name], one[name], atol=1e-5, rtol=1e-5)
+
+
+def test_several_adapters_do_not_mix(fitted, drawer):
+    picture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    alone = Predictor(find_artefacts(fitted / "depth"))(picture)["depth"]
+    torch.testing.assert_close(drawer(picture)["depth"], alone)
+
+
+def test_the_photographs_of_scikit_image(fitted, tmp_path):
+    """Grey, RGBA, odd sizes, a palette: every map is written, at the photograph's size."""
+    import skimage.data
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("camera", "horse", "coffee", "astronaut", "chelsea", "coins", "page", "logo", "rocket"):
+        try:
+            image = getattr(skimage.data, name)()
+        except (FileNotFoundError, ModuleNotFoundError, ConnectionError):
+            continue  # not among the files in the wheel
+        Image.fromarray(image).save(folder / f"{name}.png")
+    with Image.open(folder / "camera.png") as grey:
+        grey.convert("P").save(folder / "palette.gif")
+    (folder / "broken.jpg").write_bytes((folder / "camera.png").read_bytes()[:500])
+    (folder / "notes.txt").write_text("not a picture")
+    pictures = {path.stem: size_of(path) for path in folder.iterdir() if path.suffix in (".png", ".gif")}
+    assert len(pictures) >= 4
+    done = ilora(
+        "predict", folder, "--adapter", fitted, "--out", tmp_path / "maps", "--format", "npy,png", "--device", "cpu"
+    )
+    assert done.returncode == 1, done.stderr
+    assert "broken.jpg" in done.stderr
+    assert "notes.txt" in done.stderr
+    assert "Traceback" not in done.stderr
+    for stem, (width, height) in pictures.items():
+        normals = np.load(tmp_path / "maps" / "normals" / f"{stem}.npy")
+        assert normals.shape == (height, width, 3)
+        assert normals.dtype == np.float32
+        assert np.load(tmp_path / "maps" / "depth" / f"{stem}.npy").shape == (height, width)
+        assert size_of(tmp_path / "maps" / "normals_preview" / f"{stem}.png") == (width, height)
+        assert (tmp_path / "maps" / "depth" / f"{stem}.png").is_file()
+
+
+def test_what_exists_is_kept_unless_overwritten(fitted, tmp_path):
+    picture = tmp_path / "a.b.png"
+    Image.new("RGB", (40, 30), (200, 10, 10)).save(picture)
+    arguments = (
+        "predict",
+        picture,
+        "--adapter",
+        fitted / "normals",
+        "--out",
+        tmp_path / "maps",
+        "--device",
+        "cpu",
+        "--json",
+    )
+    first = json.loads(ilora(*arguments).stdout)
+    assert (first["written"], first["skipped"]) == (1, 0)
+    target = tmp_path / "maps" / "normals" / "a.b.npy"
+    target.write_bytes(b"mine")
+    second = json.loads(ilora(*arguments).stdout)
+    assert (second["written"], second["skipped"]) == (0, 1)
+    assert target.read_bytes() == b"mine"
+    third = json.loads(ilora(*arguments, "--overwrite").stdout)
+    assert (third["written"], third["skipped"]) == (1, 0)
+    assert np.load(target).shape == (30, 40, 3)
+
+
+def test_normal_frames_differ_by_their_signs(fitted, tmp_path):
+    picture = tmp_path / "p.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(picture)
+    found = {}
+    for frame in ("opencv", "opengl", "directx"):
+        out = tmp_path / frame
+        done = ilora("predict", picture, "-a", fitted / "normals", "-o", out, "--normals", frame, "--device", "cpu")
+        assert done.returncode == 0, done.stderr
+        found[frame] = np.load(out / "normals" / "p.npy")
+    np.testing.assert_allclose(found["opengl"], found["opencv"] * [1, -1, -1], atol=1e-6)
+    np.testing.assert_allclose(found["directx"], found["opencv"] * [1, 1, -1], atol=1e-6)
+
+
+def test_a_generators_own_samples(fitted, tmp_path):
+    arguments = ("predict", "--samples", "2", "-a", fitted, "-o", tmp_path / "maps", "--device", "cpu", "--json")
+    done = ilora(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["written"] == 2
+    assert sorted(p.name for p in (tmp_path / "maps").iterdir()) == [
+        "depth",
+        "depth_preview",
+        "normals",
+        "normals_preview",
+        "pictures",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("predict", "x.png"), "--adapter"),
+        (("predict", "--adapter", "x"), "--samples"),
+        (("predict", "x.png", "--adapter", "nowhere"), "no folder nowhere"),
+        (("predict", "x.png", "--adapter", "x", "--format", "jpg"), "npy, png, exr"),
+    ],
+)
+def test_bad_requests(arguments, words):
+    done = ilora(*arguments)
+    assert done.returncode in (1, 2)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_damaged_artefacts_are_refused(fitted, tmp_path):
+    import shutil
+
+    copy = tmp_path / "normals"
+    shutil.copytree(fitted / "normals", copy)
+    weights = copy / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ArtefactError, match="damaged"):
+        Predictor(find_artefacts(copy))
+    weights.write_bytes(whole)
+    (copy / "run.json").unlink()
+    with pytest.raises(ArtefactError, match=r"no run\.json"):
+        find_artefacts(copy)
+
+
+def test_an_adapter_of_another_generator_is_refused(fitted):
+    with pytest.raises(
+        (ArtefactError, ConfigError), match=r"another generator|no rooms model|fit this network|no setting"
+    ):
+        Predictor(find_artefacts(fitted / "normals"), generator="rooms", settings={"weights": ""})

@@ -1,0 +1,97 @@
+"""How a benchmark's result is kept: one JSON per benchmark and device, the newest replacing the older one.
+
+bench/results/<benchmark>-<device>.json
+{"benchmark", "date", "command", "device", "versions", "settings", "results"}
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ilora_core.files import write_json
+
+__all__ = ["RESULTS", "describe_device", "record", "synchronize"]
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
+
+
+def record(
+    benchmark: str,
+    device: torch.device,
+    *,
+    settings: Mapping[str, Any],
+    results: Mapping[str, Any],
+    folder: Path = RESULTS,
+) -> Path:
+    """Write a result and return its path. No path of this machine goes into it."""
+    described = describe_device(device)
+    stem = re.sub(r"[^a-z0-9]+", "-", f"{benchmark}-{described['name']}".lower()).strip("-")
+    path = folder / f"{stem}.json"
+    data = {
+        "benchmark": benchmark,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "device": described,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "settings": dict(settings),
+        "results": dict(results),
+    }
+    write_json(path, data)
+    return path
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Name, and what else a reader needs to compare: threads of a CPU, memory of a GPU."""
+    if device.type == "cuda":
+        facts = torch.cuda.get_device_properties(device)
+        name = facts.name
+        return {
+            "name": name,
+            "type": "cuda",
+            "memory_gb": round(facts.total_memory / 1e9, 1),
+            "cuda": torch.version.cuda,
+        }
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {
+        "name": f"cpu {platform.machine()}",
+        "type": "cpu",
+        "model": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": load and round(load, 1),  # other work on the machine: absolute times suffer, ratios hardly
+    }
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"

@@ -69,14 +69,16 @@ class SampledSource:
     def __init__(self, generator: Generator, n: int, *, seed: int = 0, batch_size: int = 8):
         self.generator, self.seed, self.batch_size = generator, seed, batch_size
         self.keys = tuple(f"sample-{seed}-{index:06d}" for index in range(n))
+        self._codes: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[Batch]:
-        codes = self.generator.sample(len(self), seed=self.seed)
+        if not self._codes:  # labelling and training both go through the source; sampling is the costly part
+            self._codes = _to_cpu(self.generator.sample(len(self), seed=self.seed))
         for start in range(0, len(self), self.batch_size):
-            part = {name: value[start : start + self.batch_size] for name, value in codes.items()}
+            part = {name: value[start : start + self.batch_size] for name, value in self._codes.items()}
             keys = self.keys[start : start + self.batch_size]
             yield Batch(keys, self.generator.picture(part).float().cpu(), {}, part)
 

@@ -167,7 +167,7 @@ class StableDiffusion:
 
     def _decode(self, latent: Tensor) -> Tensor:
         self.vae.to(self._device)
-        decoded = self.vae.decode(latent.to(self.vae.dtype) / self.scale).sample
+        decoded = self.vae.decode(latent.to(self._device, self.vae.dtype) / self.scale).sample
         return (decoded.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()

@@ -33,7 +33,7 @@ CONFIG, WEIGHTS, RECORD = "adapter_config.json", "adapter_model.safetensors", "r
 
 @dataclass(frozen=True)
 class Artefact:
-    """An adapter read back. record is run.json; state is empty until `tensors` is asked for."""
+    """An adapter read back: run.json, adapter_config.json, and the weights when `tensors` is asked for them."""
 
     folder: Path
     record: Mapping[str, Any]

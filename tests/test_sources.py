@@ -81,7 +81,7 @@ def test_exported_png_depth_counts_as_relative(tmp_path: Path) -> None:
 
 
 def test_keys_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
-    for key in ("../up", "/root/x", "", "a\\b"):
+    for key in ("../up", "/etc/x", "", "a\\b"):
         source = TensorSource(torch.zeros(1, 3, 4, 4), keys=[key])
         with pytest.raises(DataError, match="not a file name"):
             export_pairs(source, tmp_path / "out")

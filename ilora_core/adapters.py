@@ -2,6 +2,8 @@
 
 The defaults are the reference's: A ~ N(0, 1/r) ("gaussian"; peft's own default is 4 to 8 times smaller, which changes the
 effective learning rate under Adam) and alpha = r, so that the scale stays 1 whatever the rank.
+
+Layers: peft's (linear, convolution, embedding, attention) and `ilora_core.transposed`.
 """
 
 from __future__ import annotations
@@ -13,20 +15,25 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from ilora_core.errors import ArtefactError, ConfigError
 from ilora_core.noise import mix_seeds
+from ilora_core.transposed import LAYERS, refuse_transposed
 
 __all__ = ["LoraAdapter", "bare", "tiny"]
 
 # peft knows more (PiSSA, OLoRA, …), but those rewrite the base weights, which stay frozen here.
 _INITS: dict[str, Any] = {"gaussian": "gaussian", "kaiming": True}
 
+_FITS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *LAYERS, nn.Embedding, nn.MultiheadAttention, Conv1D)
+
 
 class LoraAdapter:
-    """Rank-r updates on a network's linear and convolution layers; several named ones can share one network.
+    """Rank-r updates on a network's linear layers and (transposed) convolutions; several named ones can share one network.
 
     rank     of the update
     alpha    numerator of the scale alpha / rank; None = rank
@@ -69,11 +76,13 @@ class LoraAdapter:
         """Attach to the modules of `net` that match and make this the active adapter. The output does not change.
 
         targets: module-name suffixes, or one regular expression that must match a whole name.
-        Raises ConfigError when nothing matches or the name is taken.
+        Raises ConfigError when nothing matches, a match is no layer that LoRA fits, or the name is taken.
         """
         if self.name in getattr(net, "peft_config", {}):
             raise ConfigError(f"the network carries an adapter called {self.name!r} already.")
         config = LoraConfig(target_modules=targets if isinstance(targets, str) else list(targets), **self._settings)
+        config._register_custom_module(LAYERS)
+        _check_targets(net, config)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # A second adapter on one network is meant.
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
@@ -83,6 +92,7 @@ class LoraAdapter:
             except ValueError as error:
                 raise ConfigError(f"the adapter cannot attach: {error}") from error
         self._net = net
+        _follow_dilation(net, self.name)
         for parameter in self._own():
             parameter.data = parameter.data.float()
         self.activate()
@@ -155,6 +165,37 @@ def tiny() -> LoraAdapter:
 
 def _layers(net: nn.Module) -> Iterator[BaseTunerLayer]:
     return (module for module in net.modules() if isinstance(module, BaseTunerLayer))
+
+
+def _check_targets(net: nn.Module, config: LoraConfig) -> None:
+    """Before anything is changed, raise ConfigError that names a matching module which LoRA does not fit."""
+    wrapped: tuple[str, ...] = ()
+    for name, module in net.named_modules():
+        if name.startswith(wrapped):
+            continue  # a part of an adapter that is there already
+        if isinstance(module, BaseTunerLayer):
+            wrapped += (f"{name}.",)
+            module = module.get_base_layer()
+        if not name or not check_target_module_exists(config, name):
+            continue
+        if isinstance(module, nn.ConvTranspose2d):
+            refuse_transposed(name, module, dora=config.use_dora)
+        elif not isinstance(module, _FITS):
+            known = ", ".join(kind.__name__ for kind in _FITS)
+            raise ConfigError(
+                f"the adapter cannot attach: {name} is a {type(module).__name__}, and LoRA fits {known}. "
+                "Name such layers in adapter.targets, and leave this one out."
+            )
+
+
+def _follow_dilation(net: nn.Module, adapter: str) -> None:
+    """Dilate A as its layer is: peft leaves A at 1, and the two differ in size as soon as they run."""
+    for layer in net.modules():
+        base: Any = layer.get_base_layer() if isinstance(layer, LoraLayer) else None
+        if isinstance(base, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            a: Any = layer.lora_A
+            if adapter in a:
+                a[adapter].dilation = base.dilation
 
 
 def _is_adapter(name: str) -> bool:

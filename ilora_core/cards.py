@@ -27,6 +27,8 @@ class Card:
     options     keyword arguments that tell this card from others with the same factory
     skeleton    generators: "module:callable" like `factory`, but weightless on torch's meta device; what `ilora plan`
                 counts on without a download
+    convert     "module:callable" (source: Path, out: Path) -> facts to print: rewrites foreign weights as a folder that the
+                factory loads; what `ilora convert` calls
     """
 
     name: str
@@ -37,6 +39,7 @@ class Card:
     intrinsics: tuple[str, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
     skeleton: str = ""
+    convert: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))

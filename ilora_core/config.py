@@ -9,9 +9,9 @@ from typing import Any
 
 from ilora_core.errors import ConfigError
 from ilora_core.intrinsics import Intrinsic
-from ilora_core.registry import load_registry
+from ilora_core.registry import Preset, load_registry
 
-__all__ = ["GROUPS", "FitConfig", "RuntimeConfig", "TrainConfig", "build", "merge_settings"]
+__all__ = ["GROUPS", "FitConfig", "RuntimeConfig", "TrainConfig", "build", "choose_preset", "merge_settings"]
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 OPTIMIZERS = ("adamw", "adamw8bit")
@@ -145,11 +145,16 @@ class FitConfig:
         return cls(**{**data, "intrinsics": intrinsics})
 
 
-def merge_settings(generator: str, preset: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Preset (its own name, or "" for the generator's first one, or "none"), overlaid by what the user gave."""
+def choose_preset(generator: str, preset: str) -> Preset | None:
+    """The preset of that name, the generator's first one for "", none for "none". Raises UnknownName."""
     registry = load_registry()
     stated = registry.presets_for(generator.rpartition("/")[2])
-    chosen = None if preset == "none" else registry.preset(preset) if preset else (stated or [None])[0]
+    return None if preset == "none" else registry.preset(preset) if preset else (stated or [None])[0]
+
+
+def merge_settings(generator: str, preset: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Preset (its own name, or "" for the generator's first one, or "none"), overlaid by what the user gave."""
+    chosen = choose_preset(generator, preset)
     merged: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for key, value in (chosen.settings if chosen else {}).items():
         group, _, name = key.partition(".")

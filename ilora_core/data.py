@@ -62,7 +62,11 @@ class Task:
 
 
 class SampledSource:
-    """A generator's own samples: pictures with their codes, keys `sample-SEED-INDEX`."""
+    """A generator's own samples: pictures with their codes, keys `sample-SEED-INDEX`.
+
+    Pictures are drawn once and rounded to 8 bits, as those of a file: a label belongs to its picture's very numbers, and a
+    second drawing in another precision or on another device would not repeat them.
+    """
 
     intrinsics: tuple[Intrinsic, ...] = ()
 
@@ -70,6 +74,7 @@ class SampledSource:
         self.generator, self.seed, self.batch_size = generator, seed, batch_size
         self.keys = tuple(f"sample-{seed}-{index:06d}" for index in range(n))
         self._codes: dict[str, Tensor] = {}
+        self._pictures: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -78,9 +83,12 @@ class SampledSource:
         if not self._codes:  # labelling and training both go through the source; sampling is the costly part
             self._codes = _to_cpu(self.generator.sample(len(self), seed=self.seed))
         for start in range(0, len(self), self.batch_size):
-            part = {name: value[start : start + self.batch_size] for name, value in self._codes.items()}
+            rows = torch.arange(start, min(start + self.batch_size, len(self)))
+            part = {name: _rows(value, rows) for name, value in self._codes.items()}
+            if start not in self._pictures:
+                self._pictures[start] = (self.generator.picture(part).float().cpu() * 255).round().to(torch.uint8)
             keys = self.keys[start : start + self.batch_size]
-            yield Batch(keys, self.generator.picture(part).float().cpu(), {}, part)
+            yield Batch(keys, self._pictures[start].float() / 255, {}, part)
 
 
 def open_source(
@@ -242,6 +250,7 @@ def _cache_device(config: FitConfig, collected: Sequence[_Collector]) -> torch.d
 
 
 def _rows(tensor: Tensor, rows: Tensor) -> Tensor:
+    """The rows of a code; a single row that the whole batch shares stays as it is."""
     return tensor if tensor.shape[0] == 1 and len(rows) != 1 else tensor[rows.to(tensor.device)]
 
 

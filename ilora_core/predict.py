@@ -54,6 +54,8 @@ class Predictor:
         made = {**first.generator_settings, **(settings or {})}
         self.generator: Generator = host.make("generators", generator or first.generator, **made)
         place(self.generator, runtime or RuntimeConfig(), self._accelerator)
+        self.psnr_db: list[float] | None = None
+        """Of each picture of the last call, where the generator can only approximate pictures (`inverts`), else None."""
         self.adapters: dict[str, Adapter] = {}
         self.intrinsics: dict[str, Intrinsic] = {}
         for artefact in artefacts:
@@ -74,8 +76,10 @@ class Predictor:
         size = pictures.shape[-2:]
         small = _to_native(pictures, self.generator.resolution[0]) if process == "native" else pictures
         padded = _pad(small, self.generator.stride)
-        maps = {}
-        for name, value in self.from_codes(self.generator.encode(padded)).items():
+        codes, maps = self.generator.encode(padded), {}
+        if getattr(self.generator, "inverts", False):
+            self.psnr_db = _psnr_db(self.generator.picture(codes).cpu(), padded.cpu())
+        for name, value in self.from_codes(codes).items():
             cropped = value[..., : small.shape[-2], : small.shape[-1]]
             everywhere = torch.ones_like(cropped[:, :1], dtype=torch.bool)
             maps[name] = resize_map(self.intrinsics[name], cropped, everywhere, (size[0], size[1]))[0]
@@ -153,6 +157,11 @@ def _to_native(pictures: Tensor, side: int) -> Tensor:
 def _pad(pictures: Tensor, stride: int) -> Tensor:
     height, width = pictures.shape[-2:]
     return F.pad(pictures, (0, -width % stride, 0, -height % stride), mode="replicate")
+
+
+def _psnr_db(found: Tensor, wanted: Tensor) -> list[float]:
+    """10 log10(1 / mean square) per picture."""
+    return (-10 * (found.float() - wanted).square().mean((1, 2, 3)).clamp(min=1e-10).log10()).tolist()
 
 
 def _ramp(side: int) -> Tensor:

@@ -100,6 +100,32 @@ def test_seeds(net):
     assert not all(torch.equal(states[0][key], states[2][key]) for key in states[0])
 
 
+@pytest.mark.parametrize("padding", [2, "same"])
+def test_dilated_convolutions(padding):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=padding, dilation=2)).requires_grad_(False)
+    base, x = net[0], torch.linspace(-1, 1, 3 * 64).view(1, 3, 8, 8)
+    adapter = LoraAdapter(rank=2)
+    adapter.attach(net, ["0"])
+    state = perturb(adapter)
+    change = torch.einsum("rihw,or->oihw", state["0.lora_A.weight"], state["0.lora_B.weight"][:, :, 0, 0])
+    expected = torch.nn.functional.conv2d(x, base.weight + change, base.bias, padding=2, dilation=2)
+    torch.testing.assert_close(net(x), expected)
+
+
+def test_a_layer_that_no_lora_fits_is_named_and_nothing_is_touched(net):
+    net.append(nn.Sequential(nn.LayerNorm(4)))
+    names = [name for name, _ in net.named_modules()]
+    with pytest.raises(ConfigError, match=r"3\.0 is a LayerNorm, and LoRA fits Linear, .*ConvTranspose2d"):
+        LoraAdapter().attach(net, ["0", "2"])
+    with pytest.raises(ConfigError, match="3 is a Sequential"):
+        LoraAdapter().attach(net, r"[023]")
+    assert [name for name, _ in net.named_modules()] == names
+    LoraAdapter().attach(net, r"[02]")
+    with pytest.raises(ConfigError, match=r"3\.0 is a LayerNorm"):
+        LoraAdapter(name="second").attach(net, ["0", "2"])
+    LoraAdapter(name="second").attach(net, r"[02]")
+
+
 def test_refusals(net):
     with pytest.raises(ConfigError, match="cannot attach"):
         LoraAdapter().attach(net, ["nowhere"])

@@ -18,7 +18,7 @@ def gpu(monkeypatch):
     import importlib
 
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("bundle", "machine", "steps", "run")
+    names = ("bundle", "machine", "pretraining", "steps", "run")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     modules = {name: importlib.import_module(name) for name in names}
@@ -50,27 +50,32 @@ def test_quoted_modules_and_files_exist(gpu, settings):
     for one in gpu.steps.STEPS:
         for command in one.plan(settings):
             if command[1] == "-m":
-                assert command[2] in ("ilora_rooms.data", "ilora_rooms.pretrain", "ilora_cli.main", "pytest")
+                modules = ["ilora_rooms.data", "ilora_cli.main", "pytest"]
+                assert command[2] in [*modules, *(each.module for each in gpu.pretraining.PRETRAININGS)]
             else:
                 assert (ROOT / command[1]).is_file(), command
             assert all(isinstance(word, str) for word in command)
 
 
-def test_pretraining_is_called_with_options_it_has(gpu, settings):
-    from ilora_rooms.pretrain import parse
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_pretraining_is_called_with_options_it_has(gpu, settings, number, device):
+    import dataclasses
+    import importlib
 
-    render, train, export = (command[3:] for command in gpu.steps.STEPS[0].plan(settings))
-    args = parse(train)
-    assert (args.visits, args.decay_visits, args.resume, args.compact, args.shards) == (
-        3_000_000,
-        3_000_000,
-        True,
-        True,
-        0,
-    )
+    one = gpu.pretraining.PRETRAININGS[number]
+    parse = importlib.import_module(one.module).parse
+    *render, train, export = gpu.pretraining.plan(one, dataclasses.replace(settings, device=device))
+    args = parse(train[3:])
+    assert (args.resume, args.device) == (True, device)
     assert args.minutes <= settings.minutes
-    assert parse(export).export == args.out
-    assert str(args.cache) in render
+    assert parse(export[3:]).export == args.out
+    assert len(render) == one.shards
+    if render:
+        assert str(args.cache) in render[0]
+        assert args.shards == 0
+    stated = getattr(args, "visits", None) or sum(count for _, count in args.stages)
+    assert stated == one.target
 
 
 def test_a_failing_step_is_noted_and_stops_no_other(gpu, settings, capsys):
@@ -126,7 +131,7 @@ def test_plugins_are_found_without_being_installed(gpu, settings):
     code = "import importlib.metadata as m; print(sorted(e.name for e in m.entry_points(group='ilora')))"
     environment = {**gpu.machine.environment(settings)}
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env=environment)
-    assert done.stdout.strip() == "['ilora-rooms', 'ilora-sd']", done.stderr
+    assert done.stdout.strip() == "['ilora-rooms', 'ilora-sd', 'ilora-stylegan', 'ilora-vqgan']", done.stderr
     assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT)
 
 
@@ -149,9 +154,10 @@ def test_a_bundle_survives_the_way(gpu, tmp_path, monkeypatch):
 
 
 def test_install_takes_what_is_newer(gpu, tmp_path, monkeypatch):
-    results, shipped, carried = tmp_path / "results", tmp_path / "package" / "ldm", tmp_path / "carried"
+    results, carried = tmp_path / "results", tmp_path / "carried"
+    shipped = tmp_path / "package" / "ldm"
     monkeypatch.setattr(gpu.steps, "RESULTS", results)
-    monkeypatch.setattr(gpu.steps, "SHIPPED", shipped)
+    monkeypatch.setattr(gpu.pretraining, "WEIGHTS", shipped.parent)
     for folder in (results, shipped, carried, tmp_path / "new"):
         folder.mkdir(parents=True)
     for folder, name, date in (
@@ -162,11 +168,11 @@ def test_install_takes_what_is_newer(gpu, tmp_path, monkeypatch):
         (folder / name).write_text(json.dumps({"date": date}))
     (shipped / "weights.json").write_text('{"visits": 10}')
     (tmp_path / "new" / "weights.json").write_text('{"visits": 20}')
-    gpu.bundle.pack([(tmp_path / "new" / "weights.json", "weights.json")], carried, "weights", {"visits": 20})
+    gpu.bundle.pack([(tmp_path / "new" / "weights.json", "weights.json")], carried, "weights-ldm", {"visits": 20})
     said = list(gpu.steps.install(carried))
-    assert said == ["a.json: ours is as new", "b.json: taken over", "weights: 20 visits, taken over"]
+    assert said == ["a.json: ours is as new", "b.json: taken over", "weights-ldm: 20 pictures, taken over"]
     assert json.loads((shipped / "weights.json").read_text())["visits"] == 20
-    assert list(gpu.steps.install(carried))[-1] == "weights: 20 visits, ours saw as many"
+    assert list(gpu.steps.install(carried))[-1] == "weights-ldm: 20 pictures, ours saw as many"
 
 
 def test_pretraining_is_done_when_a_result_says_so(gpu, settings, tmp_path, monkeypatch):

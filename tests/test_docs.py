@@ -125,7 +125,7 @@ def test_python_examples_have_a_file():
                 assert len(body.splitlines()) <= 50, page.name
 
 
-@pytest.mark.parametrize("name", ["ilora-mosaic", "ilora-haze"])
+@pytest.mark.parametrize("name", ["ilora-mosaic", "ilora-dcgan", "ilora-haze"])
 def test_example_plugins_pass_every_check(name, tmp_path, capsys):
     for _, body in blocks(ROOT / "docs" / "plugins.md"):
         if found := FILE.match(body):

@@ -38,7 +38,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=9.0, help="limit of one step, at most 10")
     parser.add_argument("--total-minutes", type=float, default=float("inf"), help="limit of this call")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--visits", type=int, default=3_000_000, help="pre-training target")
+    parser.add_argument(
+        "--visits", type=int, default=3_000_000, help="of the diffusion model; other targets scale with it"
+    )
     parser.add_argument("--again", action="store_true", help="repeat steps that are done")
     parser.add_argument("--keep-weights", action="store_true", help="leave the package's own weights as they are")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")

@@ -11,164 +11,46 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bundle import bundle_facts, pack, unpack
+from bundle import bundle_facts, unpack
 from machine import ROOT, Settings, Step, StepFailed, call, read_state
+from pretraining import PRETRAININGS, Pretraining, plan, seen, ship, train_slice
 
-__all__ = ["RESULTS", "SHIPPED", "STEPS", "figures_of", "install"]
+__all__ = ["RESULTS", "STEPS", "figures_of", "install"]
 
 RESULTS = ROOT / "bench" / "results"
-SHIPPED = ROOT / "plugins" / "ilora-rooms" / "src" / "ilora_rooms" / "weights" / "ldm"
 _PYTHON = sys.executable
-_SHARDS = {"cuda": 120, "cpu": 4}
-_END_S = 45.0  # for exporting and packing after a slice of training
-_START_S = 45.0  # for imports, the codec and its gate before it
 
 
 # ----------------------------------------------------------------------------------------------------- pre-training
 
 
-def _render_command(settings: Settings) -> list[str]:
-    shards = str(_SHARDS[_kind(settings)])
-    cache = str(settings.scratch / "shards")
-    return [_PYTHON, "-m", "ilora_rooms.data", "--cache", cache, "--shards", shards, "--device", settings.device]
+def _pretrain_step(one: Pretraining) -> Step:
+    """A step that trains in slices until the target is reached, here or by any machine's record."""
 
+    def run(settings: Settings, seconds: float) -> bool:
+        before = seen(one, one.shipped)
+        done, results = train_slice(one, settings, seconds)
+        _record(f"gpu-{one.name}", one.name, settings, {"visits": one.pictures(settings)}, results)
+        if seen(one, one.shipped) > before:
+            for step in _READS[one.name]:
+                _forget(settings, step)
+        return done
 
-def _train_command(settings: Settings, minutes: float, *, compiled: bool) -> list[str]:
-    folder, cache = str(settings.scratch / "pretrain"), str(settings.scratch / "shards")
-    command = [_PYTHON, "-m", "ilora_rooms.pretrain", "--out", folder, "--cache", cache, "--device", settings.device]
-    command += ["--shards", "0", "--visits", str(settings.visits), "--decay-visits", str(settings.visits)]
-    command += ["--minutes", f"{minutes:.2f}", "--resume", "--compact", "--save-minutes", "2"]
-    if _kind(settings) == "cuda":
-        # Without min-SNR weighting, as the shipped weights: the UNet is read at the last timestep, which it plays down.
-        command += ["--batch", "512", "--lr", "1e-3", "--snr-cap", "1e9", *(["--compile"] if compiled else [])]
-    return command
-
-
-def _export_command(settings: Settings) -> list[str]:
-    folder, target = str(settings.scratch / "pretrain"), str(settings.scratch / "weights" / "ldm")
-    return [_PYTHON, "-m", "ilora_rooms.pretrain", "--export", folder, "--to", target]
-
-
-def _pretrain_plan(settings: Settings) -> list[list[str]]:
-    minutes = max(0.1, settings.minutes - (_START_S + _END_S) / 60)
-    train = _train_command(settings, minutes, compiled=True)
-    return [_render_command(settings), train, _export_command(settings)]
-
-
-def _pretrain(settings: Settings, seconds: float) -> bool:
-    """A slice: render what this machine lacks, train, export, pack. Done when the visits are reached."""
-    deadline, folder = time.monotonic() + seconds, settings.scratch / "pretrain"
-    before = _take_up(settings, folder)
-    _render(settings, 0.4 * seconds)
-    _train(settings, deadline, before)
-    visits = _visits(folder)
-    if visits <= before:
-        raise StepFailed(f"the slice was too short: still at {before} visits. Give more --minutes.")
-    files = [(path, str(path.relative_to(folder))) for path in _state_files(folder)]
-    pack(files, settings.out, "pretrain", {"visits": visits})
-    call(_export_command(settings), settings, 120, log="export")
-    weights = settings.scratch / "weights" / "ldm"
-    _keep_weights(weights, settings, visits)
-    results = {"visits": visits, "target": settings.visits}
-    results |= {key: value for key, value in _log_entry(folder).items() if key in ("loss", "visits_per_s", "pictures")}
-    _record("gpu-pretrain", "pretrain", settings, {"visits": settings.visits}, results)
-    return visits >= settings.visits
-
-
-def _take_up(settings: Settings, folder: Path) -> int:
-    """Restore the carried state unless this machine's own is further; the visits so far."""
-    carried = int(bundle_facts(settings.out, "pretrain").get("visits", 0))
-    if carried > _visits(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        if unpack(settings.out, "pretrain", folder) is None:
-            raise StepFailed(f"the files pretrain.* in {settings.out} are not whole; delete them to start anew.")
-    return _visits(folder)
-
-
-def _render(settings: Settings, seconds: float) -> None:
-    """Shards appear whole, so that a render that ran out of time is simply continued next time."""
-    try:
-        call(_render_command(settings), settings, seconds, log="render")
-    except StepFailed as error:
-        found = len(list((settings.scratch / "shards").glob("*-shard-*.npz")))
-        if found < 4:
-            raise StepFailed(f"only {found} shards of pictures could be rendered: {error}") from error
-
-
-def _train(settings: Settings, deadline: float, before: int) -> None:
-    """Compiled, and if that fails before any progress, without compilation."""
-
-    def go(*, compiled: bool) -> None:
-        left = deadline - time.monotonic() - _END_S
-        minutes = max(6.0, left - _START_S) / 60
-        call(_train_command(settings, minutes, compiled=compiled), settings, max(30.0, left + 20), log="pretrain")
-
-    try:
-        go(compiled=True)
-    except StepFailed:
-        if _visits(settings.scratch / "pretrain") > before or _kind(settings) != "cuda":
-            raise
-        go(compiled=False)
-
-
-def _state_files(folder: Path) -> list[Path]:
-    kept = [*folder.glob("state-*/*"), *folder.glob("codec/*"), folder / "codec.json", folder / "log.jsonl"]
-    return [path for path in kept if path.is_file()]
-
-
-def _visits(folder: Path) -> int:
-    """Of the latest state; its folder is called state-VISITS."""
-    names = sorted(path.name for path in folder.glob("state-*"))
-    return int(names[-1].removeprefix("state-")) if names else 0
-
-
-def _log_entry(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    except (OSError, ValueError, IndexError):
-        return {}
-
-
-def _keep_weights(weights: Path, settings: Settings, visits: int) -> None:
-    """Into OUT for the way home, and into the package, when they saw more pictures than what is there."""
-    files = [(path, str(path.relative_to(weights))) for path in weights.rglob("*") if path.is_file()]
-    pack(files, settings.out, "weights", {"visits": visits})
-    sheet = settings.scratch / "pretrain" / "shipped.png"
-    if sheet.is_file():
-        shutil.copyfile(sheet, settings.out / "samples.png")
-    if not settings.keep_weights and _ship(weights):
-        _forget(settings, "rooms-lora")
-
-
-def _ship(weights: Path) -> bool:
-    """Replace the package's weights by ones that saw more pictures."""
-    if _seen(weights) <= _seen(SHIPPED):
+    def reached(settings: Settings) -> bool:
+        for path in RESULTS.glob(f"gpu-{one.name}-*.json"):
+            try:
+                results = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            if results.get("results", {}).get("visits", 0) >= one.pictures(settings):
+                return True
         return False
-    draft = SHIPPED.with_name(f".{SHIPPED.name}.new")
-    shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(weights, draft)
-    shutil.rmtree(SHIPPED, ignore_errors=True)
-    draft.rename(SHIPPED)
-    return True
+
+    return Step(one.name, one.what, run, lambda settings: plan(one, settings), reached, least_s=200)
 
 
-def _seen(weights: Path) -> int:
-    try:
-        return int(json.loads((weights / "weights.json").read_text(encoding="utf-8")).get("visits", 0))
-    except (OSError, ValueError):
-        return 0
-
-
-def _pretrain_done(settings: Settings) -> bool:
-    """Any machine's record that reached the target counts."""
-    for path in RESULTS.glob("gpu-pretrain-*.json"):
-        try:
-            results = json.loads(path.read_text(encoding="utf-8"))["results"]
-        except (OSError, ValueError, KeyError):
-            continue
-        if results.get("visits", 0) >= settings.visits:
-            return True
-    return False
+_READS = {"pretrain": ("rooms-lora",), "pretrain-gan": ("rooms-gan",), "pretrain-labeller": ("rooms-gan",)}
+"""What is measured anew with better weights."""
 
 
 # --------------------------------------------------------------------------------------------------- the experiment
@@ -186,7 +68,9 @@ def _lora(settings: Settings, seconds: float) -> bool:
     folder = settings.scratch / "quickstart"
     data = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     results = figures_of(data)
-    _record("rooms-lora", "rooms-lora", settings, {**data["settings"], "visits": _seen(SHIPPED)}, results)
+    diffusion = PRETRAININGS[0]
+    given = {**data["settings"], "visits": seen(diffusion, diffusion.shipped)}
+    _record("rooms-lora", "rooms-lora", settings, given, results)
     for name in results:
         if (folder / f"{name}.png").is_file():
             shutil.copyfile(folder / f"{name}.png", settings.out / f"rooms-{name}.png")
@@ -265,17 +149,52 @@ def _sd15_compiled(settings: Settings, seconds: float) -> bool:
                 path.write_bytes(text)
 
 
+def _gan_plan(settings: Settings) -> list[list[str]]:
+    folder = str(settings.scratch / "rooms-gan")
+    return [
+        [
+            _PYTHON,
+            "bench/rooms_generators.py",
+            "--generator",
+            "rooms-stylegan2",
+            "--device",
+            settings.device,
+            "--out",
+            folder,
+        ]
+    ]
+
+
+def _gan(settings: Settings, seconds: float) -> bool:
+    """Adapters on the rooms GAN beside their controls, against the labeler."""
+    return _recording(_gan_plan(settings)[0], settings, seconds, "rooms-gan", "rooms-generators-rooms-stylegan2-*.json")
+
+
+def _stylegan_plan(settings: Settings) -> list[list[str]]:
+    small = ["--small"] if _kind(settings) == "cpu" else []
+    return [[_PYTHON, "bench/stylegan_speed.py", "--device", settings.device, *small]]
+
+
+def _stylegan(settings: Settings, seconds: float) -> bool:
+    return _recording(_stylegan_plan(settings)[0], settings, seconds, "stylegan", "stylegan-speed-*.json")
+
+
+def _recording(command: Sequence[str], settings: Settings, seconds: float, log: str, pattern: str) -> bool:
+    """Run a benchmark that records for itself, and carry what it wrote."""
+    started = time.time()
+    call(command, settings, seconds, log=log)
+    for path in RESULTS.glob(pattern):
+        if path.stat().st_mtime >= started - 1:
+            _carry(path, settings)
+    return True
+
+
 def _renderer_plan(settings: Settings) -> list[list[str]]:
     return [[_PYTHON, "bench/gpu/render_rooms.py", "--device", settings.device]]
 
 
 def _renderer(settings: Settings, seconds: float) -> bool:
-    started = time.time()
-    call(_renderer_plan(settings)[0], settings, seconds, log="renderer")
-    for path in RESULTS.glob("rooms-renderer-*.json"):
-        if path.stat().st_mtime >= started - 1:
-            _carry(path, settings)
-    return True
+    return _recording(_renderer_plan(settings)[0], settings, seconds, "renderer", "rooms-renderer-*.json")
 
 
 # ------------------------------------------------------------------------------------------------- recording, taking
@@ -314,16 +233,18 @@ def install(folder: Path, *, keep_weights: bool = False) -> Iterator[str]:
         RESULTS.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         yield f"{target.name}: taken over"
-    facts = bundle_facts(folder, "weights")
-    if not facts or keep_weights:
-        return
-    draft = SHIPPED.with_name(".ldm.carried")
-    shutil.rmtree(draft, ignore_errors=True)
-    if unpack(folder, "weights", draft) is None:
-        yield "weights: the files are not whole and were left alone"
-    else:
-        yield f"weights: {facts['visits']} visits, " + ("taken over" if _ship(draft) else "ours saw as many")
-    shutil.rmtree(draft, ignore_errors=True)
+    for one in () if keep_weights else PRETRAININGS:
+        name = f"weights-{one.package}"
+        if not (facts := bundle_facts(folder, name)):
+            continue
+        draft = one.shipped.with_name(f".{one.package}.carried")
+        shutil.rmtree(draft, ignore_errors=True)
+        if unpack(folder, name, draft) is None:
+            yield f"{name}: the files are not whole and were left alone"
+        else:
+            taken = "taken over" if ship(one, draft) else "ours saw as many"
+            yield f"{name}: {facts['visits']} pictures, {taken}"
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _date(path: Path) -> str:
@@ -338,7 +259,7 @@ def _kind(settings: Settings) -> str:
 
 
 STEPS: Sequence[Step] = (
-    Step("pretrain", "pre-training of the rooms model", _pretrain, _pretrain_plan, _pretrain_done, least_s=200),
+    *(_pretrain_step(one) for one in PRETRAININGS),
     Step("rooms-lora", "adapters on the rooms model beside their controls", _lora, _lora_plan, least_s=180),
     Step("tests", "the tests that need a GPU", _tests, _tests_plan, least_s=90),
     Step("sd15", "a cached and an uncached step at SD1.5's size", _sd15, _sd15_plan, least_s=150),
@@ -349,5 +270,7 @@ STEPS: Sequence[Step] = (
         lambda settings: _sd15_plan(settings, compiled=True),
         least_s=240,
     ),
+    Step("rooms-gan", "adapters on the rooms GAN beside their controls", _gan, _gan_plan, least_s=240),
+    Step("stylegan", "StyleGAN2 and StyleGAN-XL beside the plain formulation", _stylegan, _stylegan_plan, least_s=240),
     Step("renderer", "rooms per second", _renderer, _renderer_plan, least_s=60),
 )

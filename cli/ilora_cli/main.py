@@ -30,6 +30,7 @@ COMMANDS = (
     "label",
     "doctor",
     "plan",
+    "convert",
     "list_plugins",
     "show",
     "new_plugin",

@@ -28,7 +28,7 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
     """Say what a fit needs (parameters, memory, FLOPs; time with --tflops), without downloading weights."""
-    from ilora_core.config import merge_settings
+    from ilora_core.config import choose_preset, merge_settings
     from ilora_core.plan import make_plan
 
     short = {"adapter": {"rank": rank}, "train": {"batch": batch}, "runtime": {"precision": precision}}
@@ -40,10 +40,14 @@ def plan(
     made = make_plan(
         load_plugins(), generator, settings=merged, resolution=resolution, pictures=pictures, tflops=tflops
     )
+    chosen = choose_preset(generator, preset)
+    stated = {"name": chosen.name, "provenance": chosen.provenance} if chosen else None
     if json:
-        print_json(made.to_json())
+        print_json({**made.to_json(), "preset": stated})
         return
     _show(made)
+    if stated:
+        console().print(f"preset {stated['name']}: {stated['provenance']}", markup=False)
 
 
 def _show(made: Plan) -> None:

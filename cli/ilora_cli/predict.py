@@ -62,14 +62,18 @@ def predict(
     keys = [f"sample-{seed}-{i:06d}" for i in range(samples)] if samples else list(pictures)
     todo = [key for key in keys if overwrite or not writer.complete(key, names)]
     failed: dict[str, str] = {}
+    inversions: dict[str, float] = {}
     if todo:
         from ilora_core.predict import Predictor
 
         runtime = RuntimeConfig(device=device, precision=precision)
         drawer = Predictor(artefacts, runtime=runtime, generator=generator, settings=settings.get("generator"))
-        drawn = _samples(drawer, samples, seed, todo) if samples else _pictures(drawer, pictures, todo, process, failed)
+        if samples:
+            drawn = _samples(drawer, samples, seed, todo)
+        else:
+            drawn = _pictures(drawer, pictures, todo, process, failed, inversions)
         _write_all(drawn, writer, len(todo), drawer, quiet=json)
-    _report(out, keys, todo, failed, _passed_over(inputs or []), process, json=json)
+    _report(out, keys, todo, failed, _passed_over(inputs or []), process, inversions, json=json)
 
 
 def _check(
@@ -119,7 +123,12 @@ class _Writer:
 
 
 def _pictures(
-    drawer: Predictor, pictures: Mapping[str, Path], todo: list[str], process: str, failed: dict[str, str]
+    drawer: Predictor,
+    pictures: Mapping[str, Path],
+    todo: list[str],
+    process: str,
+    failed: dict[str, str],
+    inversions: dict[str, float],
 ) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
     from ilora_core.maps_io import read_picture
 
@@ -130,7 +139,10 @@ def _pictures(
             failed[str(pictures[key])] = str(error)
             yield key, {}
             continue
-        yield key, {name: value[0] for name, value in drawer(picture[None], process=process).items()}
+        maps = drawer(picture[None], process=process)
+        if drawer.psnr_db is not None:
+            inversions[key] = round(drawer.psnr_db[0], 2)
+        yield key, {name: value[0] for name, value in maps.items()}
 
 
 def _samples(drawer: Predictor, n: int, seed: int, todo: list[str]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
@@ -138,7 +150,7 @@ def _samples(drawer: Predictor, n: int, seed: int, todo: list[str]) -> Iterator[
     for index in range(n):
         key = f"sample-{seed}-{index:06d}"
         if key in todo:
-            one = {name: value[index : index + 1] for name, value in codes.items()}
+            one = {name: value if len(value) == 1 else value[index : index + 1] for name, value in codes.items()}
             drawn = {name: value[0] for name, value in drawer.from_codes(one).items()}
             yield key, {**drawn, "": drawer.generator.picture(one)[0].float().cpu()}
 
@@ -157,7 +169,7 @@ def _write_all(
             else:
                 from ilora_core.maps_io import write_picture
 
-                write_picture(writer.out / "pictures" / f"{key}.png", value)
+                write_picture(writer.out / "pictures" / key, value, format="png8")
 
 
 def _passed_over(inputs: list[str]) -> list[str]:
@@ -175,16 +187,23 @@ def _report(
     failed: dict[str, str],
     passed_over: list[str],
     process: str,
+    inversions: dict[str, float],
     *,
     json: bool,
 ) -> None:
     skipped, written = len(keys) - len(todo), len(todo) - len(failed)
     if json:
         data: dict[str, Any] = {"out": out, "process": process, "written": written, "skipped": skipped}
-        print_json({**data, "failed": failed, "passed_over": passed_over})
+        inverted = {"inversion_psnr_db": inversions} if inversions else {}
+        print_json({**data, **inverted, "failed": failed, "passed_over": passed_over})
     else:
         note = f", {skipped} existed already (--overwrite draws them again)" if skipped else ""
         console(stderr=True).print(f"{written} pictures drawn into {out}, process {process}{note}")
+        if inversions:
+            worst = min(inversions, key=lambda key: inversions[key])
+            mean = sum(inversions.values()) / len(inversions)
+            told = f"these maps are of inversions, PSNR {mean:.1f} dB on average, worst {inversions[worst]:.1f} dB ({worst})"
+            console(stderr=True).print(told, markup=False)
         if passed_over:
             console(stderr=True).print(f"passed over, not pictures: {', '.join(passed_over)}", markup=False)
         for message in failed.values():

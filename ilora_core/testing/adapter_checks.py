@@ -1,4 +1,4 @@
-"""What every adapter holds to, on a small network of a convolution and two linear layers."""
+"""What every adapter holds to, on a small network of a convolution, a transposed one and two linear layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
     "check_follows_adapter_protocol",
 ]
 
-TARGETS = ["conv", "linear"]
+TARGETS = ["conv", "up", "linear"]
 
 
 def check_follows_adapter_protocol(subject: Subject) -> None:
@@ -32,7 +32,7 @@ def check_follows_adapter_protocol(subject: Subject) -> None:
 
 def check_adapter_attach_is_identity(subject: Subject) -> None:
     """The network's output stays the same, bit for bit; both lists of suffixes and regular expressions are targets."""
-    for targets in (TARGETS, r"(conv|linear)"):
+    for targets in (TARGETS, f"({'|'.join(TARGETS)})"):
         net, inputs = small_net(), _inputs()
         before = net(inputs)
         adapter = subject.make()

@@ -88,8 +88,8 @@ def check_factory_resolves(subject: Subject) -> None:
     resolve(card.factory)
     required = [o.name for o in options_of(card.tiny) if o.required]
     require(not required, f"tiny must take no arguments, but {card.tiny} requires {', '.join(required)}.")
-    if card.skeleton:
-        resolve(card.skeleton)
+    for optional in filter(None, (card.skeleton, card.convert)):
+        resolve(optional)
     parameters = inspect.signature(resolve(card.factory)).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [] if open_ended else sorted(set(card.options) - set(parameters))

@@ -64,15 +64,17 @@ def maps_for(metric: Metric) -> tuple[Tensor, Tensor]:
 
 
 def small_net() -> nn.Module:
-    """A convolution and two linear layers with fixed weights, for adapters."""
+    """A convolution, a transposed one and two linear layers with fixed weights, for adapters."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = nn.Sequential()
         net.add_module("conv", nn.Conv2d(3, 8, 3, padding=1))
         net.add_module("act", nn.SiLU())
+        net.add_module("up", nn.ConvTranspose2d(8, 6, 4, stride=2, padding=1))
+        net.add_module("bend", nn.SiLU())
         net.add_module("pool", nn.AdaptiveAvgPool2d(1))
         net.add_module("flat", nn.Flatten())
-        net.add_module("linear", nn.Linear(8, 6))
+        net.add_module("linear", nn.Linear(6, 6))
         net.add_module("head", nn.Linear(6, 4))
     return net.eval().requires_grad_(False)
 

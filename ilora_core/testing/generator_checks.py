@@ -71,11 +71,13 @@ def check_pictures_in_range(subject: Subject) -> None:
 
 
 def check_same_seed_same_codes(subject: Subject) -> None:
-    """sample(n, seed) depends on its arguments alone."""
+    """sample(n, seed) depends on its arguments alone, and its samples differ."""
     generator = subject.make()
     first, second, other = (generator.sample(2, seed=seed) for seed in (3, 3, 4))
     require(same_codes(first, second), "the same seed gives other codes the second time. Draw from a torch.Generator.")
     require(not same_codes(first, other), "another seed gives the same codes.")
+    rows = [_row(first, i) for i in range(2)]
+    require(not same_codes(*rows), "both samples of one call are the same. Mix a sample's number into its seed.")
 
 
 def check_prefix_of_samples(subject: Subject) -> None:
@@ -101,13 +103,19 @@ def check_batch_of_two_is_two_of_one(subject: Subject) -> None:
 
 
 def check_net_is_frozen(subject: Subject) -> None:
-    """No parameter of the generator asks for a gradient, and rendering twice gives the same."""
+    """No parameter of the generator asks for a gradient, no buffer moves, and rendering twice gives the same."""
     generator = subject.make()
     trained = [name for name, p in parameters_of(generator) if p.requires_grad]
     require(not trained, f"{len(trained)} parameters ask for a gradient ({', '.join(trained[:3])}). Freeze them.")
-    codes = generator.sample(1, seed=0)
+    kept = {name: buffer.clone() for name, buffer in generator.net.named_buffers()}
+    codes = generator.sample(2, seed=0)
     first, second = generator.render(codes, NORMALS), generator.render(codes, NORMALS)
     require(torch.equal(first, second), "rendering twice gives two results. Put the network into eval mode.")
+    generator.picture(codes)
+    loss_of(generator, codes, NORMALS, *targets_for(generator, NORMALS))
+    buffers = dict(generator.net.named_buffers())
+    moved = [name for name in kept if not torch.equal(kept[name], buffers[name])]
+    require(not moved, f"{len(moved)} buffers move with use ({', '.join(moved[:3])}). Put the network into eval mode.")
 
 
 def check_encodes(subject: Subject) -> None:
@@ -121,6 +129,9 @@ def check_encodes(subject: Subject) -> None:
         except CannotEncode as error:
             require(len(str(error)) > 20, "CannotEncode should say why, and what to do instead.")
             skip(f"it cannot encode: {error}")
+            return
+        except NotImplementedError:
+            require(False, "encode raises NotImplementedError; where there is no way, raise CannotEncode and say why.")
             return
         _require_codes(codes, 2)
         _require_picture(generator.picture(codes), (2, 3, *size), f"picture of encoded {size}")

@@ -69,6 +69,13 @@ class Scores:
         self.evaluations[method] = evaluate(pairs, self.intrinsic)
         self.maps[method] = value
 
+    def picture(self, method: str, row: int) -> Tensor:
+        """A method's map of one test room as a picture; relative depth is drawn as it is, not stretched again."""
+        value = self.maps[method][row : row + 1]
+        if self.intrinsic.encoding == "relative_depth":
+            return (1 - value[0]).clamp(0, 1).expand(3, -1, -1)
+        return self.intrinsic.to_picture(value)[0]
+
 
 def fit_config(
     intrinsics: Sequence[str],

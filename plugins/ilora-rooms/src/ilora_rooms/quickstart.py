@@ -161,17 +161,10 @@ def _grid(found: Scores, test: Rows) -> tuple[tuple[str, ...], list[list[Tensor]
     methods = [method for method in found.maps if method != _CEILING]
     rows = []
     for i in range(min(_SHOWN, len(test.keys))):
-        drawn = [_drawn(found, found.maps[method][i : i + 1]) for method in methods]
+        drawn = [found.picture(method, i) for method in methods]
         target = found.intrinsic.to_picture(truth[i : i + 1], valid[i : i + 1])[0]
         rows.append([test.pictures[i], *drawn, target])
     return ("input", *methods, "truth"), rows
-
-
-def _drawn(found: Scores, value: Tensor) -> Tensor:
-    """A predicted map as a picture; relative depth is drawn as it is, not stretched again."""
-    if found.intrinsic.encoding == "relative_depth":
-        return (1 - value[0]).clamp(0, 1).expand(3, -1, -1)
-    return found.intrinsic.to_picture(value)[0]
 
 
 def _summary(found: Scores) -> str:

@@ -76,6 +76,8 @@ class LayerConfig:
     padding           of the zero-stuffed map: (left, right, top, bottom), negative values crop
     up, down          integer factors; up_taps, down_taps the filters' lengths, 0 = no filter
     up_radial, down_radial  a two-dimensional filter rather than a separable one
+    bands             cutoff and transition half-width before and after the layer, and the rate in between, for the design of
+                      its filters (`ilora_stylegan.design`); empty where a checkpoint brings the filters
     """
 
     name: str
@@ -93,6 +95,7 @@ class LayerConfig:
     down_radial: bool = False
     is_torgb: bool = False
     clamp: float | None = 256.0
+    bands: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,11 @@ def from_json(data: Mapping[str, Any]) -> Config:
             lists = {name: tuple(given[name]) for name in ("channels", "resample_kernel")}
             return StyleGAN2Config(**{**given, **lists})
         if given.get("family") == "stylegan3":
-            layers = tuple(LayerConfig(**{**layer, "padding": tuple(layer["padding"])}) for layer in given["layers"])
+            lists = ("padding", "bands")
+            layers = tuple(
+                LayerConfig(**{**layer, **{name: tuple(layer[name]) for name in lists if name in layer}})
+                for layer in given["layers"]
+            )
             return StyleGAN3Config(**{**given, "input": InputConfig(**given["input"]), "layers": layers})
     except (AttributeError, KeyError, TypeError) as error:
         raise WeightsError(

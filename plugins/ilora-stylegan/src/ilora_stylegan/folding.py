@@ -1,7 +1,7 @@
 """Official weights -> ours: constant gains are multiplied into the weights, so that every affine layer is a plain linear layer.
 
     y = x (W g)ᵀ + b g_b     fully connected, g = lr_multiplier / sqrt(fan-in), g_b = lr_multiplier (mapping: 0.01, elsewhere 1)
-    W / sqrt(C_in k²)        ToRGB, whose styles carry that gain in the official code
+    W / sqrt(C_in k²)        ToRGB, whose styles carry that gain in the official code, and the "resnet" architecture's shortcuts
     W / rms(W)               StyleGAN3's convolutions, per output channel; W / sqrt(C) its input's channel mix
 
 (Karras et al. 2018, section 4.1, for the equalised learning rate; Karras et al. 2021, appendix, for the pre-normalisation.)
@@ -24,7 +24,7 @@ def fold_stylegan2(state: Mapping[str, Tensor], *, mapping_lr: float = MAPPING_L
     folded = _linear(state, mapping_lr)
     for key in [key for key in folded if key.endswith("resample_filter")]:
         del folded[key]
-    for key in [key for key in folded if key.endswith(".torgb.weight")]:
+    for key in [key for key in folded if key.endswith((".torgb.weight", ".skip.weight"))]:
         folded[key] = folded[key] / folded[key][0].numel() ** 0.5
     return folded
 

@@ -154,8 +154,8 @@ def test_known_but_missing_gives_the_install_line():
 
 
 def test_planned_plugin_has_no_install_line():
-    with pytest.raises(UnknownName, match=r"planned for the plugin ilora-vqgan and not there yet") as caught:
-        load_plugins(only=()).card("generators", "vqgan")
+    with pytest.raises(UnknownName, match=r"planned for the plugin ilora-zoedepth and not there yet") as caught:
+        load_plugins(only=()).card("labelers", "zoedepth")
     assert "pip install" not in str(caught.value)
 
 

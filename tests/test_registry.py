@@ -68,7 +68,7 @@ def test_weights_have_sources_licence_and_real_digests():
     assert weights["sd15"].sources[0] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     for entry in weights.values():
         assert entry.sources, entry.name
-        assert all(re.fullmatch(r"[\w.-]+/[\w.-]+", source) for source in entry.sources)
+        assert all(re.fullmatch(r"[\w.-]+/[\w.-]+|https://[\w.-]+/[\w./-]+", source) for source in entry.sources)
         assert entry.licence
         assert not any(source.startswith(("runwayml/", "stabilityai/stable-diffusion-2")) for source in entry.sources)
         assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in entry.sha256.values())

@@ -110,7 +110,20 @@ PRETRAININGS: Sequence[Pretraining] = (
         4_000_000,
         lambda n: ["--stages", f"16:{n // 16},32:{n // 8},64:{n - n // 16 - n // 8}", "--compact"],
         # Wider than what a CPU can train.
-        ("--batch", "64", "--gamma", "1", "--base", "2048", "--widest", "192", "--latent", "256", "--ema-images", "20000"),
+        (
+            "--batch",
+            "64",
+            "--gamma",
+            "1",
+            "--base",
+            "2048",
+            "--widest",
+            "192",
+            "--latent",
+            "256",
+            "--ema-images",
+            "20000",
+        ),
     ),
 )
 

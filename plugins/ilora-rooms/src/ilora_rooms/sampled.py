@@ -3,6 +3,7 @@
 Every method is scored on samples that no adapter was fitted to, against the rooms labeller's maps of them:
 
     mean map     looks at no code: the mean of the training samples' maps
+    picture      albedo and shading: the sample itself
     random init  the same adapter, steps, codes and target maps on a network of random weights
     adapter      what `ilora fit` trained
 
@@ -79,6 +80,8 @@ def run(folder: Path, settings: Settings, *, say: Callable[[str], None]) -> dict
     for name in settings.intrinsics:
         scores[name] = found = Scores(get_intrinsic(name), {}, {})
         found.add("mean map", mean_map(found.intrinsic, *train.maps[name]).expand(len(test.keys), -1, -1, -1), test)
+        if name in ("albedo", "shading"):
+            found.add("picture", found.intrinsic.from_picture(test.pictures), test)
         for method in ("random init", "adapter"):
             found.add(method, _draw(folder / method.replace(" ", "-") / name, codes, name, settings, host), test)
         say(summary(found))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ilora_core.errors import ConfigError
 from ilora_stylegan.banded import Axis, Band
@@ -135,6 +136,7 @@ class _Filtered(torch.autograd.Function):
         return y.unflatten(0, x.shape[:2])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, scale, bias, up, down = ctx.saved_tensors
         res: Resampling = ctx.resampling

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 __all__ = ["MIN_TILES", "convolve3x3", "tiles"]
 
@@ -48,6 +49,7 @@ class _Winograd(torch.autograd.Function):
         return _convolve(x, scale, weight, padding)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, scale, weight = ctx.saved_tensors
         ones = scale.new_ones(len(x), len(weight))

@@ -116,7 +116,9 @@ def _unpickle(path: Path) -> Any:
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if mapped else _USUAL
     if strange := [name for name in names if name not in _INERT_NAMES and not name.startswith(_INERT)]:
         raise _distrust(path, ", ".join(sorted(strange)[:3]))
-    stubs: list[Any] = [(type("_Stub", (_Stub,), {}), name) for name in names]  # one class each: they are keys of dictionaries
+    stubs: list[Any] = [
+        (type("_Stub", (_Stub,), {}), name) for name in names
+    ]  # one class each: they are keys of dictionaries
     with warnings.catch_warnings(), torch.serialization.safe_globals(stubs):
         warnings.filterwarnings("ignore", message="Detected pickle protocol")  # what it cannot read, it refuses
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)

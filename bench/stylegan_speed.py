@@ -9,7 +9,7 @@ The weights are random, the images the same: the largest difference is recorded.
 On a CPU the process's own time is measured beside the clock's, since other work on the machine slows the clock only.
 
     python bench/stylegan_speed.py --small                 # a minute, any machine
-    python bench/stylegan_speed.py --net xl --threads 1    # StyleGAN-XL; its reference takes minutes on a CPU
+    python bench/stylegan_speed.py --net xl --threads 1    # StyleGAN-XL; on a CPU its reference takes minutes and 20 GB
 """
 
 from __future__ import annotations
@@ -116,17 +116,21 @@ class Bench:
         return torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
 
 
-def measure(calls: dict[str, Callable[[], Any]], device: torch.device, *, rounds: int) -> tuple[dict[str, Any], ...]:
-    """(last results, median seconds, median seconds of the process) of each call, taken in turns.
+def measure(
+    calls: dict[str, Callable[[], Any]], device: torch.device, rounds: dict[str, int]
+) -> tuple[dict[str, Any], ...]:
+    """(last results, median seconds, median seconds of the process) of each call, taken in turns, so many times each.
 
-    On a GPU a first round goes uncounted: it chooses kernels. On a CPU none does.
+    On a GPU the first two rounds go uncounted: kernels are chosen there. On a CPU, where a call may take minutes, none does.
     """
     found: dict[str, Any] = {}
     clock: dict[str, list[float]] = {name: [] for name in calls}
     own: dict[str, list[float]] = {name: [] for name in calls}
     warmup = 2 if device.type == "cuda" else 0
-    for number in range(warmup + rounds):
+    for number in range(warmup + max(rounds.values())):
         for name, call in calls.items():
+            if number >= warmup + rounds[name]:
+                continue
             synchronize(device)
             started, used = time.perf_counter(), time.process_time()
             found[name] = call()
@@ -141,9 +145,9 @@ def run(name: str, options: argparse.Namespace, device: torch.device) -> None:
     """Measure one network and record it."""
     bench = Bench(name, device, small=options.small, batch=options.batch, precision=options.precision)
     calls = bench.calls()
-    if not options.step:
-        calls = {key: call for key, call in calls.items() if key.startswith("synthesis")}
-    found, clock, own = measure(calls, device, rounds=options.rounds)
+    rounds = {key: options.rounds if key.startswith("synthesis") else options.step_rounds for key in calls}
+    calls = {key: call for key, call in calls.items() if rounds[key]}
+    found, clock, own = measure(calls, device, rounds)
     results: dict[str, Any] = {"parameters": bench.parameters, "num_ws": bench.net.num_ws}
     kinds = [("s", clock)] + ([("cpu_s", own)] if device.type == "cpu" else [])
     for unit, times in kinds:
@@ -201,10 +205,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of synthesis")
+    parser.add_argument("--step-rounds", type=int, default=3, help="of training steps; 0 = none")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0 = torch's choice")
     parser.add_argument("--small", action="store_true", help="networks of a fraction of the size")
-    parser.add_argument("--no-step", dest="step", action="store_false", help="synthesis alone")
     return parser.parse_args()
 
 

@@ -140,3 +140,23 @@ def test_fit_and_predict_through_the_front_door(tiny_model, tiny_pairs, tmp_path
         Predictor(artefacts, runtime=RuntimeConfig(device=device))(pictures)["normals"] for device in ("cpu", "cuda")
     ]
     torch.testing.assert_close(maps[1], maps[0], atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("made", ["tiny", "tiny3", "tiny_xl"])
+def test_gans_draw_on_the_gpu_what_they_draw_on_the_cpu(made):
+    from ilora_core.testing.exercise import attach_lora, disturb
+    from ilora_stylegan import factories
+
+    found = {}
+    for device in ("cpu", "cuda"):
+        generator = getattr(factories, made)()
+        disturb(attach_lora(generator))
+        codes = dict(generator.sample(2, seed=3))  # on the CPU, for both
+        generator.to(device)
+        side = generator.resolution[0]
+        target = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+        codes |= generator.prepare(codes, NORMALS, target, torch.ones(2, 1, side, side, dtype=torch.bool))
+        drawn = generator.picture(codes), generator.render(codes, NORMALS), generator.loss(codes, NORMALS)
+        found[device] = [value.detach().cpu() for value in drawn]
+    for cpu, gpu in zip(found["cpu"], found["cuda"], strict=True):
+        torch.testing.assert_close(gpu, cpu, rtol=1e-4, atol=1e-4)

@@ -85,9 +85,12 @@ def _size_rows(made: Plan) -> list[tuple[str, str, str]]:
 
 def _work_rows(made: Plan) -> list[tuple[str, str, str]]:
     flops = made.flops
+    step = ("a training step", _flops(flops["step"]), f"forward and backward on the cache, batch {made.batch}; counted")
+    if not flops["encode"] + flops["prepare"]:  # nothing that a cache could save
+        return [step, ("a predicted map", _flops(flops["predict_picture"]), "one pass; counted")]
     ratio = flops["reference_step"] / flops["step"] if flops["step"] else 1.0
     return [
-        ("a training step", _flops(flops["step"]), f"forward and backward on the cache, batch {made.batch}; counted"),
+        step,
         ("the reference's step", _flops(flops["reference_step"]), f"it encodes every time: {ratio:.2f} times; counted"),
         ("a predicted map", _flops(flops["predict_picture"]), "encode, one pass, decode; counted"),
     ]

@@ -175,6 +175,24 @@ def test_weights_can_be_trained():
         assert gradient.abs().max() > 0, name
 
 
+def test_wide_layers_take_winograds_way_unless_they_are_trained(monkeypatch):
+    calls = []
+    convolve = stylegan3.convolve3x3
+    monkeypatch.setattr(stylegan3, "convolve3x3", lambda *a, **k: calls.append(1) or convolve(*a, **k))
+    config = stylegan3_config(resolution=16, channel_base=4096, channel_max=64, num_layers=3, z_dim=8, w_dim=16)
+    layer = fresh(config).get_submodule(f"synthesis.{config.layers[0].name}")
+    generator = torch.Generator().manual_seed(1)
+    x, w = torch.randn(2, 64, 36, 36, generator=generator), torch.randn(2, 16, generator=generator)
+    quick = layer(x, w)
+    assert len(calls) == 1
+    layer.weight.requires_grad_(True)
+    direct = layer(x, w)
+    assert len(calls) == 1
+    close(quick, direct, 1e-5)
+    (gradient,) = torch.autograd.grad(direct.square().sum(), layer.weight)
+    assert gradient.abs().min() > 0
+
+
 def test_one_graph():
     """No branch on values: the network compiles whole."""
     net = fresh()

@@ -37,7 +37,8 @@ from .data import Pictures, write_shard
 from .export_vqgan import export_parts, load_first_stage
 from .first_stage import decode, picture_codes
 from .pretrain import versions
-from .pretrain_vqgan import SHIPPED, resume, steps
+from .pretrain_loop import resume, steps
+from .pretrain_vqgan import SHIPPED
 from .sheet import grid, save
 
 __all__ = ["Plan", "Trainer", "codes_of", "examine", "main"]

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +33,11 @@ from .export_vqgan import export_parts
 from .first_stage import build, decode, encode, reconstruction_loss, report, rows
 from .patch_discriminator import PatchDiscriminator, balance, discriminator_loss, generator_loss
 from .pretrain import versions
+from .pretrain_loop import resume, steps
 from .render import render
 from .splits import seeds
 
-__all__ = ["SHIPPED", "Plan", "Trainer", "main", "steps"]
+__all__ = ["SHIPPED", "Plan", "Trainer", "main"]
 
 SHIPPED = Path(__file__).parent / "weights" / "vqgan"
 
@@ -187,31 +186,6 @@ class Trainer:
         return meta
 
 
-def steps(trainer: Any, out: Path, args: argparse.Namespace, facts: dict[str, object]) -> None:
-    """Steps until the visits, the minutes or a signal end it; states and a JSON-lines log."""
-    stop: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda got, _: stop.append(got))
-    start = saved = time.monotonic()
-    losses, begun = [], trainer.visits
-    while trainer.visits < args.visits and time.monotonic() - start < 60 * args.minutes and not stop:
-        losses.append(trainer.step())
-        if trainer.step_number % args.log_every == 0:
-            seconds = time.monotonic() - start
-            row = {"visits": trainer.visits, "loss": round(float(torch.stack(losses).mean()), 5)}
-            row |= {"seconds": round(seconds, 1), "visits_per_s": round((trainer.visits - begun) / seconds, 2)}
-            losses = []
-            with open(out / "log.jsonl", "a", encoding="utf-8") as log:
-                log.write(json.dumps(row) + "\n")
-            print(row, flush=True)
-            trainer.refresh()
-        if time.monotonic() - saved > 60 * args.save_minutes:
-            trainer.save(out, facts, compact=args.compact)
-            saved = time.monotonic()
-    path = trainer.save(out, facts, compact=args.compact)
-    print(f"stopped at {trainer.visits} visits, state in {path}", flush=True)
-
-
 def examine(trainer: Trainer, out: Path, *, rooms: int = 100) -> dict[str, float]:
     """Reconstructions of the first rooms of the test split, as figures and as OUT/reconstructions.png."""
     pictures = (render(seeds("test", rooms)).picture * 255).round().to(torch.uint8).cpu()
@@ -293,15 +267,6 @@ def main(argv: list[str] | None = None) -> None:
     steps(trainer, args.out, args, dict(versions(args.device)))
     examine(trainer, args.out)
     return None
-
-
-def resume(trainer: Any, out: Path, *, wanted: bool) -> None:
-    """Load the latest state of `out`, if there is one; refuse to run over one that was not asked for."""
-    state = latest_state(out)
-    if state is not None and not wanted:
-        raise SystemExit(f"{out} holds a run already ({state.name}): add --resume or choose another folder")
-    if state is not None:
-        trainer.load(state)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """StyleGAN2, StyleGAN3 and StyleGAN-XL as intrinsic generators: cards and hooks only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ilora_core import Card, hookimpl
 
@@ -44,7 +44,7 @@ def ilora_generators() -> Iterator[Card]:
         yield _card(name, f"{summary}: --set generator.weights=FILE.pkl|FILE.pt|FOLDER", _FILE, tiny, options)
 
 
-def _card(name: str, summary: str, licence: str, tiny: str, options: dict[str, object]) -> Card:
+def _card(name: str, summary: str, licence: str, tiny: str, options: Mapping[str, object]) -> Card:
     return Card(
         name,
         summary,

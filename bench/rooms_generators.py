@@ -21,7 +21,7 @@ from record import record
 from ilora_rooms.experiment import Rows
 from ilora_rooms.labeller import labeler
 from ilora_rooms.labeller_report import score_labeller
-from ilora_rooms.sampled import CONTROLS, Settings, run
+from ilora_rooms.sampled import CONTROLS, Settings, run, score_inverted
 from ilora_rooms.source import RoomsSource
 
 
@@ -30,15 +30,24 @@ def main() -> None:
     parser.add_argument("--generator", choices=sorted(CONTROLS), default="rooms-stylegan2")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--judged", type=int, default=100, help="test rooms that the labeler itself is scored on")
+    parser.add_argument(
+        "--inverted", type=int, default=40, help="test rooms to invert, for figures against exact maps; 0 = none"
+    )
+    parser.add_argument("--inversion-steps", type=int, default=300)
     parser.add_argument("--out", type=Path, help="keep adapters, grids and figures here")
     parser.add_argument("--lr", type=float, default=Settings.lr)
     for name in ("samples", "test", "steps", "batch", "rank", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Settings, name))
     args = vars(parser.parse_args())
     out, judged = args.pop("out"), args.pop("judged")
+    inverted, steps = args.pop("inverted"), args.pop("inversion_steps")
     settings = Settings(**args)
     with tempfile.TemporaryDirectory() as scratch:
-        results = run(out or Path(scratch), settings, say=lambda text: print(text, flush=True))
+        folder = out or Path(scratch)
+        results = run(folder, settings, say=lambda text: print(text, flush=True))
+        if inverted and settings.generator == "rooms-stylegan2":
+            results["inverted"] = score_inverted(folder, settings, n=inverted, steps=steps)
+            print(f"inverted: {results['inverted']['psnr_db']:.1f} dB", flush=True)
     labels, test = Rows.of(RoomsSource(n=250)), Rows.of(RoomsSource(split="test", n=judged))
     own = {
         what: {method: {name: vars(figure) for name, figure in e.figures.items()} for method, e in methods.items()}

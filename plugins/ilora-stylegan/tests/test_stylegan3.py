@@ -52,7 +52,8 @@ def styles(net, n=2):
 
 
 def close(found, expected, tolerance):
-    assert float((found - expected).detach().abs().max() / expected.abs().max()) < tolerance
+    found, expected = found.detach(), expected.detach()
+    assert float((found - expected).abs().max() / expected.abs().max()) < tolerance
 
 
 @pytest.mark.parametrize("case", CONFIGS)

@@ -37,7 +37,7 @@ from ilora_core.report import grid_png
 from ilora_rooms.experiment import Rows, Scores
 from ilora_rooms.samples import rooms_samples
 
-__all__ = ["CONTROLS", "Settings", "run"]
+__all__ = ["CONTROLS", "Settings", "run", "score_inverted"]
 
 NAMES = ("normals", "depth", "albedo", "shading")
 CONTROLS = {"rooms-stylegan2": {"random_weights": True}, "rooms-vqgan": {"random_decoder": True}}
@@ -90,6 +90,27 @@ def run(folder: Path, settings: Settings, *, say: Callable[[str], None]) -> dict
     results = {name: figures(found) for name, found in scores.items()}
     write_json(folder / "results.json", {"settings": asdict(settings), "results": results})
     return results
+
+
+def score_inverted(folder: Path, settings: Settings, *, n: int, steps: int) -> dict[str, Any]:
+    """The adapters of a run on n real test rooms against their exact maps, by way of the GAN's own pictures of them.
+
+    Each room is inverted by `steps` steps of Adam; how near that comes, in dB, stands beside the figures.
+    """
+    from ilora_rooms.source import RoomsSource
+
+    labels, test = Rows.of(RoomsSource(n=250)), Rows.of(RoomsSource(split="test", n=n))
+    artefacts = [artefact for name in settings.intrinsics for artefact in find_artefacts(folder / "adapter" / name)]
+    runtime = RuntimeConfig(device=settings.device)
+    drawer = Predictor(artefacts, runtime=runtime, settings={"projection": steps}, host=load_plugins())
+    drawn = drawer(test.pictures)
+    table: dict[str, Any] = {"rooms": n, "steps": steps, "psnr_db": sum(drawer.psnr_db or [0.0]) / n}
+    for name in settings.intrinsics:
+        found = Scores(get_intrinsic(name), {}, {})
+        found.add("mean map", mean_map(found.intrinsic, *labels.maps[name]).expand(n, -1, -1, -1), test)
+        found.add("adapter", drawn[name], test)
+        table[name] = figures(found)
+    return table
 
 
 def _fit(

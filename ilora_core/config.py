@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -18,6 +19,8 @@ OPTIMIZERS = ("adamw", "adamw8bit")
 SCHEDULES = ("constant", "linear", "cosine")
 GROUPS = ("generator", "labeler", "source", "adapter", "train", "runtime")
 
+_WEIGHTING = re.compile(r"even|disagreement(@\d*\.?\d+)?")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -28,6 +31,8 @@ class TrainConfig:
     warmup       steps of linear rise before `schedule`
     clip         largest gradient norm; 0 = none (the reference asks for 1.0, but its call never takes effect)
     keep_every   steps between validations, kept adapters and resume points; 0 = a tenth of `steps`
+    weighting    of pixels: "even", or "disagreement": less where the labelers of a mix disagree (`ilora_core.mixes`), relative
+                 to each picture's median; "disagreement@5": relative to 5 degrees of normals, or to that share of the range
     """
 
     steps: int = 4000
@@ -41,6 +46,7 @@ class TrainConfig:
     optimizer: str = "adamw"
     keep_every: int = 0
     seed: int = 0
+    weighting: str = "even"
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate"):
@@ -51,6 +57,13 @@ class TrainConfig:
                 raise ConfigError(f"train.{name} must be zero or more, not {getattr(self, name)}.")
         _one_of("train.schedule", self.schedule, SCHEDULES)
         _one_of("train.optimizer", self.optimizer, OPTIMIZERS)
+        if not _WEIGHTING.fullmatch(self.weighting):
+            raise ConfigError(f"train.weighting is even, disagreement or disagreement@NUMBER, not {self.weighting!r}.")
+
+    @property
+    def disagreement_scale(self) -> float:
+        """The number after the @ of `weighting`; 0 = each picture's median."""
+        return float(self.weighting.partition("@")[2] or 0)
 
     @property
     def interval(self) -> int:
@@ -66,6 +79,7 @@ class RuntimeConfig:
     checkpointing  recompute activations in the backward pass: less memory, about 1.3 times the work
     compile        torch.compile the network
     cache          where prepared samples live: "auto" (the device, unless it is short of memory), "device", "cpu"
+    keep_both      leave the generator on the device while a labeler works on its samples
     """
 
     device: str = "auto"
@@ -73,6 +87,7 @@ class RuntimeConfig:
     checkpointing: bool = False
     compile: bool = False
     cache: str = "auto"
+    keep_both: bool = False
 
     def __post_init__(self) -> None:
         _one_of("runtime.precision", self.precision, PRECISIONS)
@@ -85,7 +100,8 @@ class FitConfig:
 
     Exactly one of source (a plugin's name), pairs (a folder of pictures and maps), pictures (a folder to be labelled)
     and samples (a number of the generator's own pictures) says where pictures come from; the last two need a labeler.
-    limit caps how many are used; validation is a share (< 1) or a number of pictures held out.
+    labeler is one name, or several joined by + that are mixed.
+    limit caps how many pictures are used; validation is a share (< 1) or a number of pictures held out.
     settings holds plain values by group: generator, labeler, source, adapter, train, runtime.
     """
 

@@ -1,27 +1,30 @@
 """From a fit's settings to prepared samples: open the source, label it if it needs labels, encode it once.
 
-Codes of the pictures are computed once and shared by all intrinsics of a run; a labeler runs before the generator takes the
-device, and leaves it again.
+Codes of the pictures are computed once and shared by all intrinsics of a run. Generator and labelers are never on the device
+together, unless `runtime.keep_both` asks for it: the generator draws its samples and leaves, each labeler comes and leaves, and
+then the generator is back.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator as Yields
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ilora_core.config import FitConfig
+from ilora_core.config import FitConfig, TrainConfig
 from ilora_core.errors import ConfigError, DataError
 from ilora_core.factories import options_of
 from ilora_core.intrinsics import Intrinsic
+from ilora_core.mixes import disagreement_name, disagreement_of, pixel_weights
 from ilora_core.plugins import PluginHost
 from ilora_core.protocols import Batch, Codes, Generator, Source
+from ilora_core.samples import SampledSource, draw_samples, take_rows, to_cpu
 from ilora_core.trainer import PreparedSet
 
 __all__ = ["Prepared", "SampledSource", "Task", "ValidationSet", "open_source", "prepare", "split_keys"]
@@ -32,11 +35,12 @@ MOST_VALIDATION = 64
 
 @dataclass(frozen=True)
 class Prepared:
-    """Progress before training: `done` of `total` pictures. what: "label" or "encode"."""
+    """Progress before training: `done` of `total` pictures. what: "sample", "label" or "encode"; by: which labeler."""
 
     what: str
     done: int
     total: int
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,56 +65,21 @@ class Task:
     validation: ValidationSet
 
 
-class SampledSource:
-    """A generator's own samples: pictures with their codes, keys `sample-SEED-INDEX`.
-
-    Pictures are drawn once and rounded to 8 bits, as those of a file: a label belongs to its picture's very numbers, and a
-    second drawing in another precision or on another device would not repeat them.
-    """
-
-    intrinsics: tuple[Intrinsic, ...] = ()
-
-    def __init__(self, generator: Generator, n: int, *, seed: int = 0, batch_size: int = 8):
-        self.generator, self.seed, self.batch_size = generator, seed, batch_size
-        self.keys = tuple(f"sample-{seed}-{index:06d}" for index in range(n))
-        self._codes: dict[str, Tensor] = {}
-        self._pictures: dict[int, Tensor] = {}
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __iter__(self) -> Iterator[Batch]:
-        if not self._codes:  # labelling and training both go through the source; sampling is the costly part
-            self._codes = _to_cpu(self.generator.sample(len(self), seed=self.seed))
-        for start in range(0, len(self), self.batch_size):
-            rows = torch.arange(start, min(start + self.batch_size, len(self)))
-            part = {name: _rows(value, rows) for name, value in self._codes.items()}
-            if start not in self._pictures:
-                self._pictures[start] = (self.generator.picture(part).float().cpu() * 255).round().to(torch.uint8)
-            keys = self.keys[start : start + self.batch_size]
-            yield Batch(keys, self._pictures[start].float() / 255, {}, part)
-
-
 def open_source(
     config: FitConfig, generator: Generator, host: PluginHost, device: torch.device
 ) -> Yields[Prepared, None, Source]:
     """The source that `config` names, with the maps it asks for. Yields progress while a labeler works."""
+    _check_weighting(config, generator)
     source = _bare_source(config, generator, host)
-    if config.labeler:
-        source = yield from _labelled(source, config, generator, host, device)
-    if config.limit:
+    if config.limit and config.limit < len(source):
         from ilora_core.sources import Subset
 
         source = Subset(source, source.keys[: config.limit])
+    if config.labeler:
+        source = yield from _labelled(source, config, generator, host, device)
     if len(source) == 0:
         raise DataError("the source has no pictures.")
-    offered = [intrinsic.name for intrinsic in source.intrinsics]
-    for intrinsic in config.intrinsics:
-        if intrinsic.name not in offered:
-            raise DataError(
-                f"the source has no {intrinsic.name} maps; it has {', '.join(offered) or 'none'}. "
-                "Choose another --intrinsic, or a --labeler that gives it."
-            )
+    _check_offered(config, source.intrinsics)
     return source
 
 
@@ -132,7 +101,7 @@ def prepare(
     source: Source, generator: Generator, config: FitConfig, held_out: frozenset[str]
 ) -> Yields[Prepared, None, list[Task]]:
     """Encode every picture and prepare every target, once. Yields progress; returns one Task per intrinsic."""
-    collected = [_Collector(_trained_as(intrinsic, source), held_out) for intrinsic in config.intrinsics]
+    collected = [_Collector(_trained_as(intrinsic, source), held_out, config.train) for intrinsic in config.intrinsics]
     done = 0
     for batch in source:
         _check_size(batch, generator)
@@ -148,8 +117,8 @@ def prepare(
 class _Collector:
     """Gathers one intrinsic's samples batch by batch."""
 
-    def __init__(self, intrinsic: Intrinsic, held_out: frozenset[str]):
-        self.intrinsic, self.held_out = intrinsic, held_out
+    def __init__(self, intrinsic: Intrinsic, held_out: frozenset[str], train: TrainConfig):
+        self.intrinsic, self.held_out, self.train = intrinsic, held_out, train
         self.keys: dict[bool, list[str]] = {False: [], True: []}
         self.codes: list[Codes] = []
         self.held_codes: list[Codes] = []
@@ -164,14 +133,15 @@ class _Collector:
             self.keys[side] += [batch.keys[row] for row in rows.tolist()]
             if not len(rows):
                 continue
-            own = {name: _rows(tensor, rows) for name, tensor in codes.items()}
+            own = {name: take_rows(tensor, rows) for name, tensor in codes.items()}
             if side:
-                self.held_codes.append(_to_cpu(own))
+                self.held_codes.append(to_cpu(own))
                 self.truth.append(value[rows].float().cpu())
                 self.valid.append(valid[rows].cpu())
             else:
                 picture = self.intrinsic.to_picture(value[rows], valid[rows])
-                self.codes.append(_to_cpu({**own, **generator.prepare(own, self.intrinsic, picture, valid[rows])}))
+                prepared = generator.prepare(own, self.intrinsic, picture, self._weights(batch, rows))
+                self.codes.append(to_cpu({**own, **prepared}))
 
     def finish(self, device: torch.device) -> Task:
         """Join the batches."""
@@ -181,6 +151,14 @@ class _Collector:
         valid = torch.cat(self.valid) if self.valid else torch.empty(0)
         return Task(self.intrinsic, train, ValidationSet(tuple(self.keys[True]), held, truth, valid))
 
+    def _weights(self, batch: Batch, rows: Tensor) -> Tensor:
+        """Valid as it is, or as weights that fall with the labelers' disagreement."""
+        valid = batch.maps[self.intrinsic.name][1][rows]
+        if self.train.weighting == "even":
+            return valid
+        apart, known = (part[rows] for part in batch.maps[disagreement_name(self.intrinsic.name)])
+        return pixel_weights(apart, known, valid, scale=self.train.disagreement_scale)
+
     def size(self) -> int:
         """Bytes of the training samples."""
         return sum(t.numel() * t.element_size() for codes in self.codes for t in codes.values())
@@ -189,7 +167,8 @@ class _Collector:
 def _bare_source(config: FitConfig, generator: Generator, host: PluginHost) -> Source:
     size, settings = generator.resolution[0], dict(config.settings.get("source", {}))
     if config.samples:
-        return SampledSource(generator, config.samples, seed=config.train.seed)
+        n = min(config.samples, config.limit or config.samples)
+        return SampledSource(generator, n, seed=config.train.seed)
     if config.source:
         if "size" in {option.name for option in options_of(host.card("sources", config.source).factory)}:
             settings.setdefault("size", size)
@@ -198,7 +177,9 @@ def _bare_source(config: FitConfig, generator: Generator, host: PluginHost) -> S
 
     settings.setdefault("size", size)
     if config.pairs:
-        return _make_local(PairsSource, Path(config.pairs), config.intrinsics, **settings)
+        weighted = config.train.weighting != "even"
+        extra = [disagreement_of(i) for i in config.intrinsics] if weighted else []
+        return _make_local(PairsSource, Path(config.pairs), (*config.intrinsics, *extra), **settings)
     return _make_local(FolderSource, Path(config.pictures), **settings)
 
 
@@ -212,22 +193,53 @@ def _make_local(kind: Any, *arguments: Any, **settings: Any) -> Source:
 def _labelled(
     source: Source, config: FitConfig, generator: Generator, host: PluginHost, device: torch.device
 ) -> Yields[Prepared, None, Source]:
-    from ilora_core.labels import LabelledSource, cache_for, label_source
+    from ilora_core.labelling import open_labelers, run_labelers
+    from ilora_core.labels import LabelledSource
 
-    generator.to(device if config.samples else "cpu")
-    labeler = host.make("labelers", config.labeler, **config.settings.get("labeler", {}))
-    cache = cache_for(labeler, config.labeler, dict(config.settings.get("labeler", {})))
-    for done in label_source(labeler, source, cache, device=device):
-        yield Prepared("label", done.done, done.total)
-    return LabelledSource(source, cache, labeler.intrinsics)
+    labelers = open_labelers(host, config.labeler, config.settings.get("labeler", {}))
+    _check_offered(config, labelers.intrinsics)
+    if isinstance(source, SampledSource):
+        for drawn in draw_samples(source, device, keep=config.runtime.keep_both):
+            yield Prepared("sample", drawn, len(source))
+    else:
+        generator.to("cpu")
+    for progress in run_labelers(labelers, source, device=device):
+        yield Prepared("label", progress.done, progress.total, progress.labeler)
+    return LabelledSource(source, labelers.cache)
+
+
+def _check_weighting(config: FitConfig, generator: Generator) -> None:
+    if config.train.weighting != "even" and not getattr(generator, "takes_weights", False):
+        raise ConfigError(
+            f"generator {config.generator!r} knows valid pixels and others, but no weights between them: leave "
+            "train.weighting out."
+        )
+
+
+def _check_offered(config: FitConfig, intrinsics: Sequence[Intrinsic]) -> None:
+    offered = [intrinsic.name for intrinsic in intrinsics]
+    for intrinsic in config.intrinsics:
+        if intrinsic.name not in offered:
+            raise DataError(
+                f"the source has no {intrinsic.name} maps; it has {', '.join(offered) or 'none'}. "
+                "Choose another --intrinsic, or a --labeler that gives it."
+            )
+        if config.train.weighting != "even" and disagreement_name(intrinsic.name) not in offered:
+            raise ConfigError(
+                f"train.weighting={config.train.weighting}: nothing says where two labelers disagree about "
+                f"{intrinsic.name}. Give a mix in which two draw it (--labeler first+second), or leave the setting out."
+            )
 
 
 def _trained_as(wanted: Intrinsic, source: Source) -> Intrinsic:
-    """The source's own version of an intrinsic: a disparity labeler's depth is not a metric one's."""
+    """The source's own version of an intrinsic: a disparity labeler's depth is not a metric one's.
+
+    Of the two rules for the limits of depth, the one that is not the default was asked for by someone and counts.
+    """
     offered = next(i for i in source.intrinsics if i.name == wanted.name)
-    return (
-        offered if offered.encoding != "relative_depth" else type(offered)(**{**offered.to_json(), "rule": wanted.rule})
-    )
+    if offered.encoding != "relative_depth" or wanted.rule == "valid":
+        return offered
+    return replace(offered, rule=wanted.rule)
 
 
 def _check_size(batch: Batch, generator: Generator) -> None:
@@ -247,12 +259,3 @@ def _cache_device(config: FitConfig, collected: Sequence[_Collector]) -> torch.d
         return torch.device("cpu")
     needed, (free, _) = sum(collector.size() for collector in collected), torch.cuda.mem_get_info(device)
     return device if config.runtime.cache == "device" or needed < free / 2 else torch.device("cpu")
-
-
-def _rows(tensor: Tensor, rows: Tensor) -> Tensor:
-    """The rows of a code; a single row that the whole batch shares stays as it is."""
-    return tensor if tensor.shape[0] == 1 and len(rows) != 1 else tensor[rows.to(tensor.device)]
-
-
-def _to_cpu(codes: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu() for name, value in codes.items()}

@@ -11,6 +11,7 @@ __all__ = [
     "PluginError",
     "UnknownName",
     "WeightsError",
+    "first_line",
 ]
 
 
@@ -63,3 +64,11 @@ class NonFiniteLoss(IloraError):
             f"the loss is not finite at step {step} for {', '.join(keys)}. "
             "Check those label maps (`ilora doctor`), or lower the learning rate (--set train.lr=...)."
         )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, 200 characters of it and no full stop, for use in one of ours.
+
+    The name of the error's class where it says nothing.
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]

@@ -1,5 +1,6 @@
-"""Writing files so that a reader never sees half of one: a temporary name beside the target, then a rename."""
+"""Writing files so that a reader never sees half of one: a temporary name beside the target, then a rename. Digests."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from typing import Any
 
 from ilora_core.errors import DataError
 
-__all__ = ["atomic_path", "read_json", "write_json", "write_text"]
+__all__ = ["atomic_path", "file_sha256", "read_json", "write_json", "write_text"]
 
 
 @contextmanager
@@ -55,6 +56,12 @@ def read_json(path: Path | str) -> Any:
         raise DataError(f"cannot read {path}: {error.strerror or error}.") from error
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error}.") from error
+
+
+def file_sha256(path: Path | str) -> str:
+    """The SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _replace(temporary: Path, path: Path) -> None:

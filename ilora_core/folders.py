@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ilora_core.errors import ConfigError, DataError
 from ilora_core.intrinsics import BUILT_IN, Intrinsic
+from ilora_core.mixes import DISAGREEMENT
 from ilora_core.pixels import SUFFIXES, read_pixels
 
 __all__ = [
@@ -68,10 +69,10 @@ def picture_folder(directory: Path | str) -> Path:
 
 
 def map_folders(directory: Path | str) -> list[str]:
-    """Names of the folders beside the pictures that could hold maps: all but pictures and masks."""
+    """Names of the folders beside the pictures that could hold maps: all but pictures, masks and labelers' disagreements."""
     folders = sorted(p.name for p in Path(directory).iterdir() if p.is_dir() and not p.name.startswith("."))
     taken = {*PICTURE_FOLDERS, "mask", *(f"{name}_mask" for name in folders)}
-    return [name for name in folders if name not in taken]
+    return [name for name in folders if name not in taken and not name.startswith(DISAGREEMENT)]
 
 
 def find_pictures(paths: str | Path | Iterable[str | Path]) -> dict[str, Path]:

@@ -92,6 +92,12 @@ class LabelCache:
         self._waiting_bytes = 0
         self.refresh()
 
+    @classmethod
+    def at(cls, folder: Path) -> LabelCache:
+        """The cache that another process described in this folder. Raises DataError where there is none."""
+        told = read_json(folder / "provenance.json")
+        return cls(folder.parent, told["labeler"], version=told["version"], weights_hash=told["weights_hash"])
+
     def __len__(self) -> int:
         return len(self._shard_of) + len(self._waiting)
 
@@ -102,7 +108,7 @@ class LabelCache:
     def provenance(self) -> dict[str, Any]:
         """What made these labels, when, and which intrinsics they are."""
         path = self.folder / "provenance.json"
-        return read_json(path) if path.exists() else {"format": _FORMAT, **self._about}
+        return {"format": _FORMAT, **self._about, **(read_json(path) if path.exists() else {})}
 
     @property
     def intrinsics(self) -> tuple[Intrinsic, ...]:

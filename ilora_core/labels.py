@@ -39,11 +39,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LabelProgress:
-    """done of total pictures have labels; `reused` of them had one before."""
+    """done of total pictures have labels; `reused` of them had one before. labeler: whose, of several that run in turn."""
 
     done: int
     total: int
     reused: int
+    labeler: str = ""
 
 
 def cache_for(
@@ -81,6 +82,8 @@ def label_source(
 ) -> Iterator[LabelProgress]:
     """Label what the cache lacks. What is done stays done: a stopped run goes on where its last shard ended.
 
+    The labeler leaves the device when it is done.
+
     Raises PluginError when the labeler's maps are not what it promised, DataError when the disk is full.
     """
     if callable(move := getattr(labeler, "to", None)):
@@ -95,6 +98,8 @@ def label_source(
         queue.run()
     finally:
         cache.flush()
+        if callable(move):
+            move("cpu")
     yield LabelProgress(seen, total, reused)
 
 
@@ -111,6 +116,11 @@ class LabelledSource:
 
     def __len__(self) -> int:
         return len(self._source)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Who made the labels, in which version, with which weights and settings, under which licence."""
+        return self._cache.provenance
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._source:
@@ -136,10 +146,14 @@ def export_labels(
     *,
     formats: Mapping[str, str] | None = None,
     pictures: PictureFormat = "auto",
+    about: Mapping[str, Any] | None = None,
 ) -> Iterator[int]:
-    """Write pictures and their labels as a folder for `--pairs`, with provenance.json. Yields pictures per batch."""
+    """Write pictures and their labels as a folder for `--pairs`, with provenance.json. Yields pictures per batch.
+
+    about: what provenance.json says of the pictures, beside what the cache knows of the labels.
+    """
     yield from iter_export(LabelledSource(source, cache), directory, formats=formats, pictures=pictures)
-    write_json(Path(directory) / "provenance.json", {**cache.provenance, "pictures": len(source)})
+    write_json(Path(directory) / "provenance.json", {**cache.provenance, "pictures": len(source), **(about or {})})
 
 
 class _Queue:

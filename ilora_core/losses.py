@@ -4,7 +4,7 @@
     l1          mean |y − t|
     cosine+l1   mean (1 − cos(y, t)) + mean |y − t|     the paper's loss for normals
 
-Means run over the valid pixels of each picture, and over the channels of a difference.
+Means run over the valid pixels of each picture, weighted where `valid` holds weights, and over the channels of a difference.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def picture_loss(raw: Tensor, target: Tensor, valid: Tensor, kind: str) -> Tenso
 
     raw     (B,3,H,W) as the decoder gives it, nominally in [-1,1]
     target  (B,3,H,W) the map as a picture, scaled to [-1,1]: a normal's picture is then the unit vector itself
-    valid   (B,1,H,W); pixels that are not valid do not matter
+    valid   (B,1,H,W) bool, or weights in [0,1]; pixels that are not valid, or weigh 0, do not matter
     kind    an intrinsic's `loss`
     """
-    raw, target = raw.float(), torch.where(valid, target.float(), torch.zeros_like(raw, dtype=torch.float32))
+    raw, target = raw.float(), torch.where(valid > 0, target.float(), torch.zeros_like(raw, dtype=torch.float32))
     if kind == "mse":
         error = (raw - target).square().mean(1, keepdim=True)
     elif kind in ("l1", "cosine+l1"):
@@ -36,4 +36,4 @@ def picture_loss(raw: Tensor, target: Tensor, valid: Tensor, kind: str) -> Tenso
     else:
         raise ConfigError(f"no picture loss is called {kind!r}; there are mse, l1 and cosine+l1.")
     weight = valid.float()
-    return (error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1.0)
+    return (error * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1e-6)

@@ -79,7 +79,11 @@ class Generator(Protocol):
     def prepare(self, codes: Codes, intrinsic: Intrinsic, target: Tensor, valid: Tensor) -> Codes:
         """What `loss` needs beyond `codes`: targets in the network's own space, weights, prompt embeddings.
 
-        target: the map as a picture (B,3,H,W) in [0,1]; valid: (B,1,H,W). Pixels that are not valid must not matter.
+        target: the map as a picture (B,3,H,W) in [0,1]; valid: bool (B,1,H,W). Pixels that are not valid must not matter.
+
+        A generator with an attribute `takes_weights = True` also accepts a float32 valid: weights in [0,1] for the mean over
+        pixels. 0 is the same as not valid, weights of 1 give the loss of a bool mask, and one factor for all of a picture's
+        weights changes nothing. Without the attribute it is only given bool masks.
         """
         ...
 

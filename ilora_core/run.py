@@ -31,6 +31,7 @@ from ilora_core.data import Task
 from ilora_core.errors import ArtefactError, ConfigError, DataError
 from ilora_core.files import atomic_path, read_json, write_json
 from ilora_core.intrinsics import Intrinsic
+from ilora_core.labelling import labeler_names
 from ilora_core.plugins import PluginHost
 from ilora_core.protocols import Adapter, Generator, Source
 from ilora_core.trainer import Step, Trainer
@@ -78,7 +79,8 @@ class Run:
         config = self.config
         plugin, card = host.find("generators", config.generator)
         licences = {f"generator {card.name}": card.licence}
-        for kind, name in (("labelers", config.labeler), ("sources", config.source)):
+        named = [("labelers", name) for name in labeler_names(config.labeler)]
+        for kind, name in [*named, ("sources", config.source)]:
             if name:
                 licences[f"{kind[:-1]} {name}"] = host.card(kind, name).licence
         licences |= {"pairs": "yours"} if config.pairs else {}
@@ -91,6 +93,7 @@ class Run:
                 "settings": dict(config.settings.get("generator", {})),
                 "provenance": dict(getattr(generator, "provenance", {})),
             },
+            **({"labels": dict(getattr(source, "provenance", {}))} if config.labeler else {}),
             "adapter": config.adapter,
             "data": {
                 "train": len(source.keys) - len(held_out),

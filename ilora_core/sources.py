@@ -27,6 +27,8 @@ __all__ = [
     "Size",
     "Subset",
     "TensorSource",
+    "at_size",
+    "in_batches",
     "infer_intrinsic",
     "load_intrinsic",
     "source_keys",
@@ -82,7 +84,7 @@ class PairsSource:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[Batch]:
-        return _batches((self._read(key) for key in self.keys), self.batch_size)
+        return in_batches((self._read(key) for key in self.keys), self.batch_size)
 
     def select(self, keys: Sequence[str]) -> PairsSource:
         """The same folder, these pictures only."""
@@ -120,7 +122,7 @@ class PairsSource:
                 if key in masks:
                     valid = valid & _resized_mask(read_mask(masks[key]), valid)
             maps[intrinsic.name] = (torch.where(valid, value, torch.zeros_like(value)), valid)
-        return key, *_fitted(picture, maps, self.intrinsics, self.size)
+        return key, *at_size(picture, maps, self.intrinsics, self.size)
 
 
 class FolderSource:
@@ -136,8 +138,8 @@ class FolderSource:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[Batch]:
-        samples = ((key, *_fitted(read_picture(self._pictures[key]), {}, (), self.size)) for key in self.keys)
-        return _batches(samples, self.batch_size)
+        samples = ((key, *at_size(read_picture(self._pictures[key]), {}, (), self.size)) for key in self.keys)
+        return in_batches(samples, self.batch_size)
 
     def select(self, keys: Sequence[str]) -> FolderSource:
         """The same pictures, these only."""
@@ -220,8 +222,8 @@ def _rows(batch: Batch, rows: list[int]) -> Batch:
     )
 
 
-def _batches(samples: Iterable[Sample], batch_size: int) -> Iterator[Batch]:
-    """Batches of neighbours of one size."""
+def in_batches(samples: Iterable[Sample], batch_size: int) -> Iterator[Batch]:
+    """Batches of neighbours of one size; a sample is (key, picture (3,H,W), intrinsic's name -> (Map, Valid))."""
     waiting: list[Sample] = []
     for sample in samples:
         if waiting and (len(waiting) == batch_size or waiting[0][1].shape != sample[1].shape):
@@ -241,10 +243,10 @@ def _stack(samples: list[Sample]) -> Batch:
     return Batch(tuple(s[0] for s in samples), torch.stack([s[1] for s in samples]), maps)
 
 
-def _fitted(
+def at_size(
     picture: Tensor, maps: Mapping[str, tuple[Tensor, Tensor]], intrinsics: Iterable[Intrinsic], size: Size
 ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-    """Picture and maps at one size: cover it, then cut out the centre."""
+    """Picture (3,H,W) and its maps at one size: cover it, then cut out the centre. Pixels that are not valid do not blend in."""
     height, width = picture.shape[-2:]
     wanted = (height, width) if size is None else (size, size) if isinstance(size, int) else size
     grow = max(wanted[0] / height, wanted[1] / width)

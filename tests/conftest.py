@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 
-def _helpers():
+def _helpers(name: str = "fit_helpers"):
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("fit_helpers", Path(__file__).with_name("fit_helpers.py"))
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -32,3 +32,22 @@ def tiny_model(tmp_path_factory, helpers) -> Path:
 def tiny_pairs(tmp_path_factory, helpers) -> Path:
     """Ten pictures with normals and depth."""
     return helpers.save_pairs(tmp_path_factory.mktemp("pairs") / "data")
+
+
+@pytest.fixture(scope="session")
+def toys_folder(tmp_path_factory) -> Path:
+    """Where the package of tests/label_helpers.py is installed."""
+    return _helpers("label_helpers").install(tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture
+def toys(toys_folder, tmp_path, monkeypatch):
+    """The module of that package, as the only plugin beside the core, with an empty log and an empty label cache."""
+    import importlib
+
+    monkeypatch.syspath_prepend(str(toys_folder))
+    monkeypatch.setenv("ILORA_PLUGINS", "toys")
+    monkeypatch.setenv("ILORA_CACHE", str(tmp_path / "cache"))
+    module = importlib.import_module("toys_plugin")
+    module.LOG.clear()
+    return module

@@ -55,6 +55,21 @@ def test_pictures_do_not_mix_and_none_valid_is_zero():
     assert picture_loss(raw, target, valid, "mse").tolist() == pytest.approx([2 / 3, 0])
 
 
+def test_weights_are_those_of_a_mean():
+    raw = torch.zeros(1, 3, 2, 2)
+    target = torch.tensor([1.0, 2.0, 3.0, torch.nan]).view(1, 1, 2, 2).expand(1, 3, 2, 2)
+    weights = torch.tensor([1.0, 0.5, 0.25, 0.0]).view(1, 1, 2, 2)
+    assert picture_loss(raw, target, weights, "l1").item() == pytest.approx((1 + 0.5 * 2 + 0.25 * 3) / 1.75)
+    assert picture_loss(raw, target, weights * 1e-3, "l1").item() == pytest.approx(2.75 / 1.75)
+
+
+@pytest.mark.parametrize("kind", ["mse", "l1", "cosine+l1"])
+def test_weights_of_zero_and_one_are_a_mask(kind):
+    raw, target, valid = picture(0.1, 0.2, 0.3), picture(0.6, 0, -0.8), EVERYWHERE.clone()
+    valid[..., 0, 0], raw[..., 0, 1] = False, 0.9
+    assert torch.equal(picture_loss(raw, target, valid.float(), kind), picture_loss(raw, target, valid, kind))
+
+
 def test_unknown_kind():
     with pytest.raises(ConfigError, match="cosine"):
         picture_loss(picture(1, 0, 0), picture(0, 1, 0), EVERYWHERE, "huber")

@@ -14,7 +14,7 @@ from ilora_core.intrinsics import ALBEDO, BUILT_IN, DEPTH, NORMALS, SHADING, Int
 from ilora_core.metrics import PictureMetric, get_metric, metrics_for, register_metric
 from ilora_core.metrics.depth import ALIGNMENTS, fit_scale_shift, measure_depth, measure_paper, measure_relative
 from ilora_core.metrics.figures import Measured
-from ilora_core.metrics.normals import angular_error_deg, measure_normals
+from ilora_core.metrics.normals import angular_error_deg, measure_normals, omnidata_terms
 from ilora_core.metrics.protocols import get_protocol, protocols_for
 from ilora_core.metrics.reflectance import (
     lmse,
@@ -115,6 +115,16 @@ def test_normals_of_a_picture_equal_marigold(arrays, expected, i):
     for theirs, ours in OUR_NORMALS.items():
         assert measured.figures[ours] == pytest.approx(wanted[theirs], abs=6e-5), ours
     assert measured.figures["l1x100"] == pytest.approx(expected["normals_l1x100"]["per_image"][i], rel=1e-6)
+
+
+def test_loss_terms_equal_omnidata(arrays, expected):
+    truth = arrays["normals_gt"]
+    l1, cosine = omnidata_terms(arrays["normals_pred"], truth, torch.ones_like(truth[:, :1], dtype=torch.bool))
+    wanted = expected["omnidata_training_losses_on_01"]
+    assert l1 == pytest.approx(wanted["masked_l1"], abs=1e-7)
+    assert cosine == pytest.approx(wanted["masked_cos"], abs=1e-6)
+    nothing = torch.zeros_like(truth[:, :1], dtype=torch.bool)
+    assert all(math.isnan(value) for value in omnidata_terms(truth, truth, nothing))
 
 
 def test_thresholds_are_strict_and_named():

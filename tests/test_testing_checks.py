@@ -31,6 +31,7 @@ class Sound:
     targets = ("0", "2")
     resolution = (16, 16)
     stride = 1
+    takes_weights = True
 
     def __init__(self):
         with torch.random.fork_rng(devices=[]):
@@ -124,6 +125,16 @@ class MaskIgnored(Sound):
         return (self.draw(codes) - codes["target"]).square().mean((1, 2, 3))
 
 
+class WeightsRounded(Sound):
+    def prepare(self, codes, intrinsic, target, valid):
+        return {"target": target, "valid": valid > 0}
+
+
+class WeightsUnnormalised(Sound):
+    def loss(self, codes, intrinsic):
+        return ((self.draw(codes) - codes["target"]).square() * codes["valid"]).mean((1, 2, 3))
+
+
 class AdapterSleeps(Sound):
     def render(self, codes, intrinsic):
         return self.picture(codes)
@@ -186,6 +197,8 @@ FAULTS = {
     BatchMean: generator_checks.check_batch_of_two_is_two_of_one,
     MaskIgnored: generator_fit_checks.check_masked_pixels_do_not_matter,
     DeafLoss: generator_fit_checks.check_masked_pixels_do_not_matter,
+    WeightsRounded: generator_fit_checks.check_weights_count,
+    WeightsUnnormalised: generator_fit_checks.check_weights_count,
     AdapterSleeps: generator_fit_checks.check_disabled_restores,
     PictureMoves: generator_fit_checks.check_disabled_restores,
     ScalarLoss: generator_fit_checks.check_loss_is_finite_per_sample,
@@ -203,6 +216,14 @@ def test_faulty_generator_fails(fault):
     outcome = run_case(Case(subject(fault), FAULTS[fault]))
     assert outcome.status == "failed"
     assert outcome.reason
+
+
+def test_a_generator_that_promises_no_weights_is_not_asked():
+    class Plain(Sound):
+        takes_weights = False
+
+    outcome = run_case(Case(subject(Plain), generator_fit_checks.check_weights_count))
+    assert (outcome.status, "takes_weights" in outcome.reason) == ("skipped", True)
 
 
 def test_protocol_names_what_is_missing():

@@ -17,6 +17,7 @@ class Gan:
     """Sound: z (B,4,1,1) -> 8×8 pictures."""
 
     targets, resolution, stride = ("0", "3"), (8, 8), 8
+    takes_weights = True
 
     def __init__(self):
         with torch.random.fork_rng(devices=[]):

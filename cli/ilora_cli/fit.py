@@ -29,7 +29,7 @@ def fit(
     pictures: Annotated[str, typer.Option(help="Folder of pictures for --labeler.")] = "",
     source: Annotated[str, typer.Option(help="A source plugin, e.g. rooms.")] = "",
     samples: Annotated[int, typer.Option(min=0, help="Learn from this many of the generator's own samples.")] = 0,
-    labeler: Annotated[str, typer.Option(help="Who draws the maps to learn from.")] = "",
+    labeler: Annotated[str, typer.Option(help="Who draws the maps to learn from; several, mixed: first+second.")] = "",
     out: Annotated[str, typer.Option("--out", "-o", help="Folder to write. Default: runs/GENERATOR-INTRINSICS")] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Use the first N pictures only.")] = 0,
     validation: Annotated[float, typer.Option(min=0, help="Held out: a share (<1, at most 64) or a number.")] = 0.1,
@@ -133,7 +133,10 @@ def stop_between_steps() -> Iterator[list[int]]:
 
 def _licences(config: FitConfig, host: PluginHost) -> str:
     """What the adapter will inherit conditions from, in one line."""
-    named = (("generators", config.generator), ("labelers", config.labeler), ("sources", config.source))
+    from ilora_core.labelling import labeler_names
+
+    labelers = [("labelers", name) for name in labeler_names(config.labeler)]
+    named = (("generators", config.generator), *labelers, ("sources", config.source))
     parts = [f"{kind[:-1]} {name}: {host.card(kind, name).licence}" for kind, name in named if name]
     return f"licences: {', '.join(parts)}"
 
@@ -170,12 +173,14 @@ def _resolve(
 ) -> FitConfig:
     """Defaults < preset < --set, and every name checked, before anything heavy is loaded."""
     from ilora_core.config import FitConfig, merge_settings
+    from ilora_core.labelling import labeler_names
 
     if not generator:
         raise ConfigError("say which generator with --generator NAME (`ilora list-plugins` shows them).")
     host.card("generators", generator)
     if places["labeler"]:
-        host.card("labelers", places["labeler"])
+        for name in labeler_names(places["labeler"]):
+            host.card("labelers", name)
         if not (places["pictures"] or places["source"] or places["pairs"] or places["samples"]):
             places = {**places, "samples": 250}
             _say(f"No pictures given: learning from 250 of {generator}'s own samples (--samples N).", quiet)
@@ -192,17 +197,10 @@ def _resolve(
 def _intrinsics(
     host: PluginHost, names: str, places: dict[str, Any], declared: dict[str, Any], *, quiet: bool
 ) -> Iterator[Intrinsic]:
-    from ilora_core.folders import infer_intrinsic, load_intrinsic, map_folders
+    from ilora_core.folders import infer_intrinsic, load_intrinsic
     from ilora_core.intrinsics import BUILT_IN, get_intrinsic
 
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    if not wanted:
-        kind = "labelers" if places["labeler"] else "sources"
-        name = places["labeler"] or places["source"]
-        wanted = (
-            map_folders(places["pairs"]) if places["pairs"] else list(host.card(kind, name).intrinsics) if name else []
-        )
-    for name in wanted:
+    for name in [name.strip() for name in names.split(",") if name.strip()] or _offered(host, places):
         if name.endswith(".toml"):
             yield load_intrinsic(name)
         elif name in BUILT_IN:
@@ -215,6 +213,20 @@ def _intrinsics(
             yield inferred
         else:
             yield get_intrinsic(name)
+
+
+def _offered(host: PluginHost, places: dict[str, Any]) -> list[str]:
+    """Every intrinsic that the chosen pairs, labelers or source have."""
+    from ilora_core.folders import map_folders
+    from ilora_core.labelling import labeler_names
+
+    if places["pairs"]:
+        return map_folders(places["pairs"])
+    if places["labeler"]:
+        cards = [host.card("labelers", name) for name in labeler_names(places["labeler"])]
+    else:
+        cards = [host.card("sources", places["source"])] if places["source"] else []
+    return list(dict.fromkeys(name for card in cards for name in card.intrinsics))
 
 
 def _declared(name: str, declared: dict[str, Any]) -> Intrinsic:

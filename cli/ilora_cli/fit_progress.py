@@ -50,7 +50,8 @@ class FitDisplay:
         from ilora_core.fit import Fitted, Prepared, Step, Validated
 
         if isinstance(event, Prepared):
-            self._phase_of(f"{event.what} pictures", event.total, event.done, "")
+            by = f" with {event.by}" if event.by else ""
+            self._phase_of(f"{event.what} pictures{by}", event.total, event.done, "")
         elif isinstance(event, Step):
             every = 1 if event.loss.device.type == "cpu" else 10
             if event.number % every == 0:

@@ -24,6 +24,7 @@ def plan(
     pictures: Annotated[int, typer.Option(min=0, help="Training pictures, for the size of the cache.")] = 1000,
     preset: Annotated[str, typer.Option(help="A preset of registry.toml, or none; default: the generator's.")] = "",
     settings: Annotated[list[str] | None, typer.Option("--set", help="group.key=value, as for `ilora fit`.")] = None,
+    labeler: Annotated[str, typer.Option(help="Who would label the pictures; several, mixed: first+second.")] = "",
     tflops: Annotated[float | None, typer.Option(min=0.001, help="Sustained 10¹² FLOP/s: estimates the time.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
 ) -> None:
@@ -40,14 +41,35 @@ def plan(
     made = make_plan(
         load_plugins(), generator, settings=merged, resolution=resolution, pictures=pictures, tflops=tflops
     )
+    labels = _labels(labeler, merged.get("labeler", {}), made) if labeler else None
     chosen = choose_preset(generator, preset)
     stated = {"name": chosen.name, "provenance": chosen.provenance} if chosen else None
     if json:
-        print_json({**made.to_json(), "preset": stated})
+        print_json({**made.to_json(), "preset": stated, **({"labels": labels} if labels else {})})
         return
     _show(made)
+    if labels:
+        order = " then ".join(labels["labelers"])
+        text = f"labels: {order}, alone on the device; {_bytes(labels['bytes'])} on disk, {made.pictures} pictures, counted"
+        console().print(text, markup=False)
     if stated:
         console().print(f"preset {stated['name']}: {stated['provenance']}", markup=False)
+
+
+def _labels(labeler: str, settings: dict[str, Any], made: Plan) -> dict[str, Any]:
+    """Who labels in which order, under which licences, and what their label caches take."""
+    from ilora_core.intrinsics import get_intrinsic
+    from ilora_core.labelling import labeler_names, own_settings
+    from ilora_core.mixes import mixed_intrinsics
+
+    host, names = load_plugins(), labeler_names(labeler)
+    own_settings(names, settings)
+    cards = {name: host.card("labelers", name) for name in names}
+    given = [tuple(get_intrinsic(intrinsic) for intrinsic in card.intrinsics) for card in cards.values()]
+    kept = [*given, mixed_intrinsics(given)] if len(given) > 1 else given
+    per_pixel = sum(4 * intrinsic.channels + 1 for cache in kept for intrinsic in cache)  # float32 and a mask
+    licences = {name: card.licence for name, card in cards.items()}
+    return {"labelers": list(names), "licences": licences, "bytes": per_pixel * made.resolution**2 * made.pictures}
 
 
 def _show(made: Plan) -> None:

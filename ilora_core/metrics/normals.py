@@ -9,6 +9,8 @@ strictly below 5, 7.5, 11.25, 22.5 and 30°; L1×100 is 100 · mean |p/|p| - g| 
 Pooled over the pixels of all pictures: DSINE (Bae and Davison 2024) and the literature since Eigen and Fergus 2015.
 Mean of the pictures' own figures: Marigold's evaluation (Ke et al. 2024). The two differ a lot; name the one you give.
 L1×100: I-LoRA (arXiv 2311.17137), Tables 2 and 4, as far as its text tells.
+Omnidata's two loss terms, for comparison with its training logs (Eftekhar et al. 2021; its loss is cos + 10 · L1):
+L1 = mean |p' - g'| over pixels and channels of pictures in [0,1], p' clipped; cos = - mean of p · g / |p||g|.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from ilora_core.metrics.figures import FigureSpec, Measured, exact, select
 
-__all__ = ["PER_IMAGE", "POOLED", "THRESHOLDS_DEG", "angular_error_deg", "measure_normals"]
+__all__ = ["PER_IMAGE", "POOLED", "THRESHOLDS_DEG", "angular_error_deg", "measure_normals", "omnidata_terms"]
 
 THRESHOLDS_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)
 
@@ -56,6 +58,17 @@ def measure_normals(prediction: Tensor, truth: Tensor, valid: Tensor) -> Measure
     if torch.isnan(e).any():  # a comparison with NaN is False, which would look like a share of 0
         figures = dict.fromkeys(figures, e.new_tensor(float("nan")))
     return Measured({name: value.item() for name, value in figures.items()}, e.numel(), e)
+
+
+def omnidata_terms(prediction: Tensor, truth: Tensor, valid: Tensor) -> tuple[float, float]:
+    """(L1, cos) of Omnidata's loss, pooled over all pictures: Maps (B,3,H,W), mask (B,1,H,W); NaN where nothing is valid.
+
+    The prediction is what the network said, of any length: it is cut to the range of a picture, not renormalised.
+    """
+    p, g = exact(prediction).clamp(-1, 1).movedim(1, -1), exact(truth).movedim(1, -1)
+    chosen = valid[:, 0] & (g != 0).any(-1)
+    p, g = p[chosen], g[chosen]
+    return float((p - g).abs().mean() / 2), float(-torch.nn.functional.cosine_similarity(p, g, dim=-1).mean())
 
 
 def _median(e: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from ilora_core.intrinsics import BUILT_IN, NORMALS
-from ilora_core.testing.cases import Subject, require
+from ilora_core.testing.cases import Subject, require, skip
 from ilora_core.testing.exercise import (
     CUSTOM,
     attach_lora,
@@ -28,6 +28,7 @@ __all__ = [
     "check_save_and_load_is_exact",
     "check_steps_lower_the_loss",
     "check_targets_match",
+    "check_weights_count",
 ]
 
 
@@ -110,6 +111,27 @@ def check_masked_pixels_do_not_matter(subject: Subject) -> None:
     difference = float((base - masked).abs().max())
     require(difference <= 1e-6, f"the loss moves by {difference:.2g} with pixels that are not valid.")
     require(float((base - seen).abs().max()) > 1e-6, "the loss does not depend on the valid pixels.")
+
+
+def check_weights_count(subject: Subject) -> None:
+    """Weights of 0 and 1 are a mask, one factor for all changes nothing, and other weights change the loss."""
+    generator = subject.make()
+    if not getattr(generator, "takes_weights", False):
+        skip("it does not say `takes_weights = True`, so it is only given masks")
+    codes = generator.sample(2, seed=14)
+    target, valid = targets_for(generator, NORMALS)
+    valid = valid.clone()
+    height, width = generator.resolution
+    valid[:, :, : height // 4 + 1, : width // 4 + 1] = False
+    tilted = valid.float()
+    tilted[..., width // 2 :] *= 0.25
+    masked, ones, halves, moved = (
+        loss_of(generator, codes, NORMALS, target, v) for v in (valid, valid.float(), valid * 0.5, tilted)
+    )
+    for other, what in ((ones, "weights of 0 and 1"), (halves, "weights of 0 and 1/2")):
+        difference = float((masked - other).abs().max())
+        require(difference <= 1e-5, f"{what} move the loss of the same mask by {difference:.2g}.")
+    require(float((masked - moved).abs().max()) > 1e-6, "a smaller weight on half of the picture changes nothing.")
 
 
 def check_steps_lower_the_loss(subject: Subject) -> None:

@@ -1,11 +1,9 @@
 """The official model's numbers for weights that follow from a tensor's name (tests/oracles), and checkpoints made of them."""
 
 import json
-import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -90,21 +88,3 @@ def ffhq_layout() -> dict[str, tuple[int, ...]]:
     """Names and shapes of the published FFHQ checkpoint's tensors."""
     entries = json.loads((FOLDER / "ffhq_full_layout.json").read_text())["state_dict"]
     return {key: tuple(shape) for key, shape, _ in entries}
-
-
-@pytest.fixture
-def foreign_class(monkeypatch):
-    """module.Name -> a class that pickles under that name, as long as the file is written; afterwards it is not there."""
-
-    def make(path: str) -> type:
-        module, _, name = path.rpartition(".")
-        kind = type(name, (), {"__module__": module, "__qualname__": name})
-        parts = module.split(".")
-        for end in range(1, len(parts) + 1):
-            package = ".".join(parts[:end])
-            monkeypatch.setitem(sys.modules, package, sys.modules.get(package) or ModuleType(package))
-        setattr(sys.modules[module], name, kind)
-        return kind
-
-    yield make
-    monkeypatch.undo()

@@ -44,6 +44,7 @@ class StyleGAN:
     """
 
     targets: Sequence[str] | str = ("affine",)
+    takes_weights = True
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ilora_core.errors import ConfigError, WeightsError
 from ilora_core.files import atomic_path, read_json
+from ilora_core.pretrained import load_pretrained, misfits
 from ilora_vqgan.architecture import Architecture, from_shapes, from_yaml, reconcile
 from ilora_vqgan.checkpoint import find_checkpoint, find_config, read_checkpoint, read_config
 from ilora_vqgan.hub import find_weights
@@ -71,10 +72,10 @@ def load_folder(folder: Path, *, provenance: Mapping[str, Any] | None = None) ->
     place = _first_stage_folder(folder)
     if place is None:
         raise WeightsError(f"{folder} holds no VQModel: first_stage/config.json is missing. Convert it again.")
-    first_stage: Any = _load_part(VQModel, place, torch_dtype=torch.float32)
+    first_stage: Any = load_pretrained(VQModel, place)
     prior: Any = None
     if (folder / "prior" / "config.json").is_file():
-        prior = _load_part(GPT2LMHeadModel, folder / "prior", dtype=torch.float32)
+        prior = load_pretrained(GPT2LMHeadModel, folder / "prior")
         _require_fit(first_stage, prior, folder)
     return Components(
         first_stage,
@@ -160,16 +161,11 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _require_keys(filled: list[tuple[Any, dict[str, Tensor], list[str]]], path: Path) -> None:
     """Raise one WeightsError that names what is unexpected, missing or of another shape."""
-    complaints = []
-    for network, tensors, unknown in filled:
-        wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-        missing = sorted(set(wanted) - set(tensors))
-        surplus = sorted([*unknown, *(set(tensors) - set(wanted))])
-        odd = [f"{k} {tuple(v.shape)}" for k, v in tensors.items() if k in wanted and tuple(v.shape) != wanted[k]]
-        for what, names in (("lacks", missing), ("has the unknown", surplus), ("has another shape of", odd)):
-            if names:
-                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-                complaints.append(f"its {type(network).__name__} {what} {', '.join(names[:3])}{more}")
+    complaints = [
+        f"its {type(network).__name__} {misfit}"
+        for network, tensors, unknown in filled
+        for misfit in misfits(network, tensors, unknown=unknown)
+    ]
     if complaints:
         raise WeightsError(
             f"{path} does not fit its own architecture: {'; '.join(complaints)}. Is the file complete, and a VQGAN of "
@@ -192,28 +188,3 @@ def _first_stage_folder(folder: Path) -> Path | None:
         if config.is_file() and read_json(config).get("_class_name", "VQModel") == "VQModel":
             return config.parent
     return None
-
-
-def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
-    """`from_pretrained`, which draws missing tensors at random and says so in its log only: refused here."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    bars = [module for module in (diffusers_logging, transformers_logging) if module.is_progress_bar_enabled()]
-    for module in bars:
-        module.disable_progress_bar()
-    try:
-        model, report = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
-    except Exception as error:  # OSError, ValueError, SafetensorError, KeyError …, by library and version
-        raise WeightsError(
-            f"cannot load {folder}: {(str(error).strip().splitlines() or [type(error).__name__])[0]} "
-            "The files may be incomplete: download or convert them again."
-        ) from error
-    finally:
-        for module in bars:
-            module.enable_progress_bar()
-    if missing := sorted(report.get("missing_keys", ())):
-        raise WeightsError(
-            f"{folder} lacks {len(missing)} tensors, {missing[0]} among them. Download or convert it again."
-        )
-    return model.eval()

@@ -55,6 +55,8 @@ class VQGAN:
     Codes: "codes" int16 (B,h,w), one per `stride` pixels. Prepared: "target" (B,3,H,W) in [-1,1], "valid" (B,1,H,W).
     """
 
+    takes_weights = True
+
     def __init__(
         self,
         components: Components,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 import torch
 
 from ilora_cli.main import main
 from ilora_core.errors import IloraError
-from ilora_core.label_cache import LabelCache
+from ilora_core.label_cache import LabelCache, picture_key
 from ilora_core.labels import LabelledSource
 from ilora_core.maps_io import write_picture
 from ilora_core.plan import Plan
@@ -175,10 +178,36 @@ def test_mistakes(toys, capsys, more, words):
     assert not [what for _, what in toys.LOG if what.startswith("labels")]
 
 
-def test_launched_in_several_processes_it_says_how(toys, capsys, monkeypatch):
+def test_launched_processes_start_no_others(toys, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    code, err = ilora(capsys, "label", *SAMPLES, "--samples", 2)
-    assert (code, "--processes N" in err) == (2, True)
+    code, err = ilora(capsys, "label", *SAMPLES, "--samples", 2, "--processes", 2)
+    assert (code, "not both" in err) == (2, True)
+
+
+def test_accelerate_launches_the_same_labels(tmp_path):
+    """Two processes of `accelerate launch` fill one cache as one process does, and one of them reports and exports."""
+    for i in range(5):
+        write_picture(tmp_path / f"photos/{i}", torch.full((3, 12, 10), 0.1 + 0.2 * i), format="png8")
+    label = ["-m", "ilora_cli.main", "label", str(tmp_path / "photos"), "--labeler", "sqrt-split+retinex"]
+    label += ["--device", "cpu", "--json", "--cache"]
+    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    told = []
+    for name, before in (("one", []), ("two", launcher)):
+        command = [sys.executable, *before, *label, str(tmp_path / name), "--out", str(tmp_path / f"pairs-{name}")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads(done.stdout))
+    for each in told:
+        assert (each["labelled"], each["reused_by_labeler"]) == (5, {"sqrt-split": 0, "retinex": 0, "mix": 0})
+    one, two = (LabelCache.at(Path(each["cache"])) for each in told)
+    assert len(one) == len(two) == 5
+    for picture in FolderSource([str(tmp_path / "photos")]):
+        for key in map(picture_key, picture.pictures):
+            for name, (value, valid) in one.get(key).items():
+                assert torch.equal(value, two.get(key)[name][0])
+                assert torch.equal(valid, two.get(key)[name][1])
+    assert (tmp_path / "pairs-two" / "provenance.json").is_file()
 
 
 def test_convert_for_a_labeler(toys, tmp_path, capsys):

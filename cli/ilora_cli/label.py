@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -65,11 +64,13 @@ def label(
     Labels belong to the pixels that the labeler saw: give the --size that `fit` will use, or let `fit --labeler` label.
 
     Of a mix, each labeler is kept in its own cache and the mix in another, with maps of where they disagree.
+
+    On several machines, or where accelerate chooses the devices: accelerate launch -m ilora_cli.main label …
     """
-    from ilora_cli.label_work import Work
+    from ilora_cli.label_work import Work, is_main_process
     from ilora_core.plugins import load_plugins
 
-    _check(labeler, pictures, source, generator, samples, size)
+    _check(labeler, pictures, source, generator, samples, size, processes)
     settings = _settings(set_ or [])
     host = load_plugins()
     work = Work(labeler, tuple(pictures or ()), source, size, cache, batch, device, settings)
@@ -79,12 +80,17 @@ def label(
     else:
         found = work.open_source(host)
         labels, reused = _label_pictures(work, host, found, processes)
+    if not is_main_process():
+        return
     about = {"drawn_by": _drawn_by(host, generator, seed, settings["generator"])} if generator else {}
     exported = _export(found, labels, out, settings["format"], about) if out else 0
     _report(labels, len(found), reused, out, exported, json)
 
 
-def _check(labeler: str, pictures: list[str] | None, source: str, generator: str, samples: int, size: int) -> None:
+def _check(
+    labeler: str, pictures: list[str] | None, source: str, generator: str, samples: int, size: int, processes: int
+) -> None:
+    from ilora_cli.label_work import launched
     from ilora_core.errors import ConfigError
     from ilora_core.labelling import labeler_names
 
@@ -98,8 +104,8 @@ def _check(labeler: str, pictures: list[str] | None, source: str, generator: str
         raise ConfigError("--generator NAME and --samples N go together.")
     if generator and size:
         raise ConfigError("samples have their generator's size: leave --size out.")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("`ilora label` starts its own processes: call it once, with --processes N.")
+    if launched() and processes > 1:
+        raise ConfigError("either accelerate launches several processes, or --processes N starts them: not both.")
 
 
 def _settings(items: list[str]) -> dict[str, dict[str, Any]]:
@@ -144,10 +150,14 @@ def _label_samples(
 
 def _label_pictures(work: Work, host: PluginHost, source: Source, processes: int) -> tuple[LabelCache, dict[str, int]]:
     """Label with a progress bar on the error stream; returns the cache, and how many had a label before, by labeler."""
+    from ilora_cli.label_work import launched
     from ilora_core.label_cache import LabelCache
 
     labelers = work.open_labelers(host) if processes == 1 else None
-    steps = work.run(labelers, source) if labelers else work.spread(max(1, min(processes, len(source))), len(source))
+    if labelers is None:
+        steps = work.spread(max(1, min(processes, len(source))), len(source))
+    else:
+        steps = work.join(labelers, source) if launched() else work.run(labelers, source)
     reused: dict[str, int] = {}
     labels = labelers.cache if labelers else None
     with _bar(len(source)) as show:

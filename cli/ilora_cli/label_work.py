@@ -1,17 +1,20 @@
 """What `ilora label` does, here or in several processes.
 
 Of n processes the k-th takes every n-th picture from the k-th on, for each labeler in turn, and writes shards of its own: they
-share the cache's folder and nothing else, so any of them may die, and the next call may have another number of them.
+share the cache's folder and nothing else, so any of them may die, and the next call may have another number of them. `spread`
+starts them; or `accelerate launch` did, on one machine or on several that share the cache, and `join` takes part.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +26,22 @@ if TYPE_CHECKING:
     from ilora_core.plugins import PluginHost
     from ilora_core.protocols import Source
 
-__all__ = ["Work"]
+__all__ = ["Work", "is_main_process", "launched"]
 
 _LOOK_S = 0.2
+_PATIENCE = timedelta(days=7)  # the fastest process waits for the slowest, and labels take what they take
 _told: Any = None
 """In a process that labels a share: the queue for its progress."""
+
+
+def launched() -> bool:
+    """Whether accelerate or torchrun started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_main_process() -> bool:
+    """Whether this process exports and reports."""
+    return not launched() or int(os.environ.get("RANK", "0")) == 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,25 @@ class Work:
         from ilora_core.runtime import pick_device
 
         yield from run_labelers(labelers, source, batch_size=self.batch, device=pick_device(self.device))
+
+    def join(self, labelers: Labelers, source: Source) -> Iterator[LabelProgress | Path]:
+        """Label this process's share of what accelerate launched; yields its progress, then that of all, then the folder."""
+        from accelerate import PartialState
+        from accelerate.utils import gather_object
+
+        from ilora_core.labelling import run_labelers, share_of
+
+        state = PartialState(cpu=self.device == "cpu", timeout=_PATIENCE)
+        share, last = share_of(source, state.process_index, state.num_processes), {}
+        device = str(state.device) if self.device == "auto" else self.device
+        for progress in run_labelers(labelers, share, batch_size=self.batch, device=device):
+            last[progress.labeler] = progress
+            yield progress
+        everybody: list[dict[str, LabelProgress]] = gather_object([last])
+        for name in dict.fromkeys(name for each in everybody for name in each):
+            yield _together([each[name] for each in everybody if name in each], len(source))
+        state.destroy_process_group()
+        yield labelers.cache.folder
 
     def spread(self, processes: int, total: int) -> Iterator[LabelProgress | Path]:
         """Label in several processes; yields their progress added up, and last the cache's folder."""

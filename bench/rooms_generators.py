@@ -21,42 +21,46 @@ from record import record
 from ilora_rooms.experiment import Rows
 from ilora_rooms.labeller import labeler
 from ilora_rooms.labeller_report import score_labeller
-from ilora_rooms.sampled import CONTROLS, Settings, run, score_inverted
+from ilora_rooms.sampled import CONTROLS, Settings, run, score_real
 from ilora_rooms.source import RoomsSource
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--generator", choices=sorted(CONTROLS), default="rooms-stylegan2")
+    parser.add_argument("--adapt", choices=("attention", "convolutions"), help="rooms-vqgan: what adapters attach to")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--judged", type=int, default=100, help="test rooms that the labeler itself is scored on")
     parser.add_argument(
-        "--inverted", type=int, default=40, help="test rooms to invert, for figures against exact maps; 0 = none"
+        "--real", type=int, default=40, help="test rooms to encode, or invert, for figures against exact maps; 0 = none"
     )
-    parser.add_argument("--inversion-steps", type=int, default=300)
+    parser.add_argument("--inversion-steps", type=int, default=300, help="for a generator without an encoder")
     parser.add_argument("--out", type=Path, help="keep adapters, grids and figures here")
     parser.add_argument("--lr", type=float, default=Settings.lr)
     for name in ("samples", "test", "steps", "batch", "rank", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Settings, name))
     args = vars(parser.parse_args())
     out, judged = args.pop("out"), args.pop("judged")
-    inverted, steps = args.pop("inverted"), args.pop("inversion_steps")
-    settings = Settings(**args)
+    real, steps = args.pop("real"), args.pop("inversion_steps")
+    adapt = args.pop("adapt")
+    settings = Settings(**args, generator_settings={"adapt": adapt} if adapt else {})
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
         results = run(folder, settings, say=lambda text: print(text, flush=True))
-        if inverted and settings.generator == "rooms-stylegan2":
-            results["inverted"] = score_inverted(folder, settings, n=inverted, steps=steps)
-            print(f"inverted: {results['inverted']['psnr_db']:.1f} dB", flush=True)
+        if real:
+            results["real"] = score_real(folder, settings, n=real, steps=steps)
+            print(
+                f"real rooms: the generator's own pictures of them have {results['real']['psnr_db']:.1f} dB", flush=True
+            )
     labels, test = Rows.of(RoomsSource(n=250)), Rows.of(RoomsSource(split="test", n=judged))
     own = {
         what: {method: {name: vars(figure) for name, figure in e.figures.items()} for method, e in methods.items()}
-        for what, methods in score_labeller(labeler(), labels, test).items()
+        for what, methods in score_labeller(labeler(), test, labels).items()
     }
     path = record(
-        f"rooms-generators-{settings.generator}",
+        "-".join(filter(None, ("rooms-generators", settings.generator, adapt))),
         torch.device(settings.device),
-        settings={**vars(settings), "judged": judged},
+        settings={**vars(settings), "judged": judged, "real": real},
         results={**results, "labeler on rooms": own},
     )
     print(path.name)

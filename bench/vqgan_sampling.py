@@ -27,7 +27,7 @@ from ilora_vqgan.sampling import draw_codes
 
 __all__ = ["SIZES", "build", "main", "measure"]
 
-SIZES = {"small": Prior(512, 64, 6, 6, 192), "ffhq": FFHQ.prior}
+SIZES = {"small": Prior(512, 256, 5, 4, 128), "ffhq": FFHQ.prior}
 
 
 def build(size: str, device: torch.device) -> Any:

@@ -153,9 +153,15 @@ def test_known_but_missing_gives_the_install_line():
         host.card("generators", "ilora-sd/sd15")
 
 
-def test_planned_plugin_has_no_install_line():
-    with pytest.raises(UnknownName, match=r"planned for the plugin ilora-zoedepth and not there yet") as caught:
-        load_plugins(only=()).card("labelers", "zoedepth")
+def test_planned_plugin_has_no_install_line(monkeypatch, tmp_path):
+    from ilora_core import plugins
+    from ilora_core.registry import _parse
+
+    path = tmp_path / "registry.toml"
+    path.write_text('[plugins.ilora-later]\nstatus = "planned"\nsummary = "x"\nlabelers = ["someday"]\n')
+    monkeypatch.setattr(plugins, "load_registry", lambda: _parse(path))
+    with pytest.raises(UnknownName, match=r"planned for the plugin ilora-later and not there yet") as caught:
+        load_plugins(only=()).card("labelers", "someday")
     assert "pip install" not in str(caught.value)
 
 

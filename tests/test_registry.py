@@ -100,5 +100,13 @@ def test_offers_leave_out_what_is_installed():
     registry = load_registry()
     assert "pip install" in registry.offers("generators", "sd15")[0]
     assert registry.offers("generators", "sd15", installed={"ilora-sd"}) == []
-    assert "planned" in registry.offers("generators", "sd21-aug", installed={"ilora-sd"})[0]
     assert registry.offers("labelers", "sd15") == []
+
+
+def test_cards_planned_in_a_released_plugin_are_said_to_be_planned(tmp_path):
+    from ilora_core.registry import _parse
+
+    path = tmp_path / "registry.toml"
+    text = '[plugins.ilora-x]\nstatus = "released"\nsummary = "x"\nfolders = ["x"]\nplanned.generators = ["later"]\n'
+    path.write_text(text)
+    assert "planned" in _parse(path).offers("generators", "later", installed={"ilora-x"})[0]

@@ -1,4 +1,4 @@
-"""Pre-training of the weights that ilora-rooms ships: what there is to train, and a slice of it that resumes.
+"""Pre-training of the weights that ilora-rooms and ilora-paradigms ship: what there is to train, and a slice of it that resumes.
 
 All the scripts share their options: --out, --device, --minutes, --resume, and --export OUT --to FOLDER; a state is a folder
 `state-PICTURES` in OUT, an export says in weights.json how many pictures it saw.
@@ -33,13 +33,15 @@ class Pretraining:
     """One script.
 
     package   folder of the shipped weights in ilora_rooms/weights
-    counted   what weights.json calls the number of pictures seen
+    counted   what weights.json calls the number of pictures seen; "part.visits" of a part in it
     target    that number, for the full programme
     goal      options that state the target
     cuda      options on a GPU
     compiles  whether it takes --compile
     shards    whether it learns from shards of rendered pictures (--cache, --shards); else it renders for itself
     kept      what a state needs beside its folder
+    after     the pre-training whose finished export this one starts from (--first-stage)
+    ships     whether its export replaces weights of the package; else a later one takes it along
     """
 
     name: str
@@ -53,6 +55,8 @@ class Pretraining:
     compiles: bool = False
     shards: bool = True
     kept: tuple[str, ...] = ()
+    after: str = ""
+    ships: bool = True
 
     @property
     def shipped(self) -> Path:
@@ -125,6 +129,42 @@ PRETRAININGS: Sequence[Pretraining] = (
             "20000",
         ),
     ),
+    Pretraining(
+        "pretrain-vqgan",
+        "pre-training of the rooms VQGAN's first stage",
+        "ilora_rooms.pretrain_vqgan",
+        "vqgan-first-stage",
+        "first_stage.visits",
+        2_000_000,
+        lambda n: [*_visits(n), "--critic-from", str(n // 2), "--quantise-from", str(n // 20), "--compact"],
+        ("--batch", "128", "--lr", "1.5e-3", "--widths", "48", "96", "192", "--codes", "1024"),
+        ships=False,
+    ),
+    Pretraining(
+        "pretrain-prior",
+        "pre-training of the rooms VQGAN's prior",
+        "ilora_rooms.pretrain_prior",
+        "vqgan",
+        "prior.visits",
+        2_000_000,
+        lambda n: [*_visits(n), "--compact"],
+        ("--batch", "256", "--lr", "1e-3", "--width", "256", "--layers", "8"),
+        kept=("codes.npz",),
+        after="pretrain-vqgan",
+    ),
+    # Not shipped by its length: whether it beats the shipped one is for `ilora_paradigms.evaluate` to say.
+    Pretraining(
+        "pretrain-paradigms",
+        "training of the paradigms labeler at 128² and 256²",
+        "ilora_paradigms.pretrain",
+        "paradigms",
+        "step",
+        20_000,
+        lambda n: ["--steps", str(n)],
+        ("--preset", "gpu"),
+        shards=False,
+        ships=False,
+    ),
 )
 
 
@@ -138,6 +178,7 @@ def plan(one: Pretraining, settings: Settings) -> list[list[str]]:
 def train_slice(one: Pretraining, settings: Settings, seconds: float) -> tuple[bool, dict[str, Any]]:
     """Render what this machine lacks, train, export, pack. Whether the target is reached, and figures to record."""
     deadline, folder = time.monotonic() + seconds, one.folder(settings)
+    _require_earlier(one, settings)
     before = _take_up(one, settings)
     if one.shards:
         _render_shards(settings, 0.4 * seconds)
@@ -169,8 +210,11 @@ def ship(one: Pretraining, weights: Path) -> bool:
 def seen(one: Pretraining, weights: Path) -> int:
     """Pictures that an export saw; 0 where there is none."""
     try:
-        return int(json.loads((weights / "weights.json").read_text(encoding="utf-8")).get(one.counted, 0))
-    except (OSError, ValueError):
+        value = json.loads((weights / "weights.json").read_text(encoding="utf-8"))
+        for name in one.counted.split("."):
+            value = value[name]
+        return int(value)
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
 
 
@@ -184,14 +228,44 @@ def _train(one: Pretraining, settings: Settings, minutes: float, *, compiled: bo
     command = [_PYTHON, "-m", one.module, "--out", str(one.folder(settings)), "--device", settings.device]
     if one.shards:
         command += ["--cache", str(settings.scratch / "shards"), "--shards", "0"]
-    command += [*one.goal(one.pictures(settings)), "--minutes", f"{minutes:.2f}", "--resume", "--save-minutes", "2"]
+    command += [
+        *_first_stage(one, settings),
+        *one.goal(one.pictures(settings)),
+        "--minutes",
+        f"{minutes:.2f}",
+        "--resume",
+        "--save-minutes",
+        "2",
+    ]
     if _kind(settings) == "cuda":
         command += [*one.cuda, *(["--compile"] if compiled else [])]
     return command
 
 
 def _export(one: Pretraining, settings: Settings) -> list[str]:
-    return [_PYTHON, "-m", one.module, "--export", str(one.folder(settings)), "--to", str(one.exported(settings))]
+    command = [_PYTHON, "-m", one.module, "--export", str(one.folder(settings)), *_first_stage(one, settings)]
+    return [*command, "--to", str(one.exported(settings))]
+
+
+def _earlier(one: Pretraining) -> Pretraining:
+    return next(other for other in PRETRAININGS if other.name == one.after)
+
+
+def _first_stage(one: Pretraining, settings: Settings) -> list[str]:
+    return ["--first-stage", str(_earlier(one).exported(settings))] if one.after else []
+
+
+def _require_earlier(one: Pretraining, settings: Settings) -> None:
+    """What this one starts from, here or from the carried files; StepFailed unless it is finished."""
+    if not one.after:
+        return
+    earlier = _earlier(one)
+    folder, target = earlier.exported(settings), earlier.pictures(settings)
+    if seen(earlier, folder) < target:
+        shutil.rmtree(folder, ignore_errors=True)
+        unpack(settings.out, f"weights-{earlier.package}", folder)
+    if seen(earlier, folder) < target:
+        raise StepFailed(f"it needs the finished {earlier.name}: run that first.")
 
 
 def _take_up(one: Pretraining, settings: Settings) -> int:
@@ -256,7 +330,7 @@ def _carry_weights(one: Pretraining, settings: Settings, pictures: int) -> None:
     sheet = one.folder(settings) / "shipped.png"
     if sheet.is_file():
         shutil.copyfile(sheet, settings.out / f"{one.name}-samples.png")
-    if not settings.keep_weights:
+    if one.ships and not settings.keep_weights:
         ship(one, weights)
 
 

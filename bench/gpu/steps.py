@@ -32,7 +32,7 @@ def _pretrain_step(one: Pretraining) -> Step:
         done, results = train_slice(one, settings, seconds)
         _record(f"gpu-{one.name}", one.name, settings, {"visits": one.pictures(settings)}, results)
         if seen(one, one.shipped) > before:
-            for step in _READS[one.name]:
+            for step in _READS.get(one.name, ()):
                 _forget(settings, step)
         return done
 
@@ -49,7 +49,12 @@ def _pretrain_step(one: Pretraining) -> Step:
     return Step(one.name, one.what, run, lambda settings: plan(one, settings), reached, least_s=200)
 
 
-_READS = {"pretrain": ("rooms-lora",), "pretrain-gan": ("rooms-gan",), "pretrain-labeller": ("rooms-gan",)}
+_READS = {
+    "pretrain": ("rooms-lora",),
+    "pretrain-gan": ("rooms-gan",),
+    "pretrain-labeller": ("rooms-gan", "rooms-vqgan"),
+    "pretrain-prior": ("rooms-vqgan", "vqgan-layers"),
+}
 """What is measured anew with better weights."""
 
 
@@ -149,25 +154,39 @@ def _sd15_compiled(settings: Settings, seconds: float) -> bool:
                 path.write_bytes(text)
 
 
-def _gan_plan(settings: Settings) -> list[list[str]]:
-    folder = str(settings.scratch / "rooms-gan")
-    return [
-        [
-            _PYTHON,
-            "bench/rooms_generators.py",
-            "--generator",
-            "rooms-stylegan2",
-            "--device",
-            settings.device,
-            "--out",
-            folder,
-        ]
-    ]
+def _generator_plan(settings: Settings, name: str) -> list[list[str]]:
+    command = [_PYTHON, "bench/rooms_generators.py", "--generator", name, "--device", settings.device]
+    return [[*command, "--out", str(settings.scratch / name)]]
 
 
-def _gan(settings: Settings, seconds: float) -> bool:
-    """Adapters on the rooms GAN beside their controls, against the labeler."""
-    return _recording(_gan_plan(settings)[0], settings, seconds, "rooms-gan", "rooms-generators-rooms-stylegan2-*.json")
+def _generator_step(name: str, generator: str, what: str) -> Step:
+    """Adapters on a rooms generator beside their controls, against the labeler and on real rooms."""
+    pattern = f"rooms-generators-{generator}-*.json"
+    return Step(
+        name,
+        f"adapters on the rooms {what} beside their controls",
+        lambda settings, seconds: _recording(_generator_plan(settings, generator)[0], settings, seconds, name, pattern),
+        lambda settings: _generator_plan(settings, generator),
+        least_s=240,
+    )
+
+
+def _layers_plan(settings: Settings) -> list[list[str]]:
+    return [[_PYTHON, "bench/rooms_vqgan_layers.py", "--device", settings.device]]
+
+
+def _layers(settings: Settings, seconds: float) -> bool:
+    """Attention or all convolutions, and ranks, on the rooms VQGAN."""
+    return _recording(_layers_plan(settings)[0], settings, seconds, "vqgan-layers", "rooms-vqgan-layers-*.json")
+
+
+def _sampling_plan(settings: Settings) -> list[list[str]]:
+    size = ["--batch", "128", "--size", "ffhq"] if _kind(settings) == "cuda" else []
+    return [[_PYTHON, "bench/vqgan_sampling.py", "--device", settings.device, *size]]
+
+
+def _sampling(settings: Settings, seconds: float) -> bool:
+    return _recording(_sampling_plan(settings)[0], settings, seconds, "vqgan-sampling", "vqgan-sampling-*.json")
 
 
 def _stylegan_plan(settings: Settings) -> list[list[str]]:
@@ -233,7 +252,7 @@ def install(folder: Path, *, keep_weights: bool = False) -> Iterator[str]:
         RESULTS.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         yield f"{target.name}: taken over"
-    for one in () if keep_weights else PRETRAININGS:
+    for one in () if keep_weights else (each for each in PRETRAININGS if each.ships):
         name = f"weights-{one.package}"
         if not (facts := bundle_facts(folder, name)):
             continue
@@ -270,7 +289,12 @@ STEPS: Sequence[Step] = (
         lambda settings: _sd15_plan(settings, compiled=True),
         least_s=240,
     ),
-    Step("rooms-gan", "adapters on the rooms GAN beside their controls", _gan, _gan_plan, least_s=240),
+    _generator_step("rooms-gan", "rooms-stylegan2", "StyleGAN2"),
+    _generator_step("rooms-vqgan", "rooms-vqgan", "VQGAN"),
+    Step("vqgan-layers", "layers and ranks of adapters on the rooms VQGAN", _layers, _layers_plan, least_s=240),
+    Step(
+        "vqgan-sampling", "drawing codes with and without kept keys and values", _sampling, _sampling_plan, least_s=120
+    ),
     Step("stylegan", "StyleGAN2 and StyleGAN-XL beside the plain formulation", _stylegan, _stylegan_plan, least_s=240),
     Step("renderer", "rooms per second", _renderer, _renderer_plan, least_s=60),
 )

@@ -214,6 +214,8 @@ def test_the_pictures_loss_is_zero_for_the_picture_alone_and_sees_colour_and_edg
     assert float(reconstruction_loss(picture, picture)) == 0
     lighter, noisy = picture + 0.1, picture + 0.1 * (-1) ** torch.arange(16)
     assert float(reconstruction_loss(lighter, picture)) == pytest.approx(0.01 + 0.3, abs=1e-5)
+    redder = picture + torch.tensor([0.1, 0, 0]).view(3, 1, 1)
+    assert float(reconstruction_loss(redder, picture)) == pytest.approx(0.01 / 3 + 0.1 + 0.4 / 3, abs=1e-5)
     edges = float(reconstruction_loss(noisy, picture, gradient=1)) - float(
         reconstruction_loss(noisy, picture, gradient=0)
     )

@@ -1,4 +1,4 @@
-"""Procedural rooms with exact maps, and a small latent diffusion model trained to draw them: cards and hooks only."""
+"""Procedural rooms with exact maps, small generators trained to draw them, and a labeler: cards and hooks only."""
 
 from collections.abc import Iterator
 
@@ -29,6 +29,14 @@ def ilora_generators() -> Iterator[Card]:
         "ilora_rooms.gan:stylegan2",
         "ilora_stylegan.factories:tiny",
         skeleton="ilora_rooms.gan:skeleton",
+    )
+    yield Card(
+        "rooms-vqgan",
+        "A small VQGAN with its transformer prior that draws 64² rooms; weights included",
+        _LICENCE,
+        "ilora_rooms.vqgan:vqgan",
+        "ilora_vqgan.factories:tiny",
+        skeleton="ilora_rooms.vqgan:skeleton",
     )
 
 

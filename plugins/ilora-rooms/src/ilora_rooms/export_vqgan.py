@@ -17,6 +17,7 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import nn
 
+from ilora_core.errors import WeightsError
 from ilora_core.files import atomic_path
 
 from .export import LIMIT_BYTES
@@ -26,18 +27,23 @@ __all__ = ["export_parts", "load_first_stage"]
 
 
 def export_parts(parts: Mapping[str, nn.Module], folder: Path, facts: Mapping[str, Any]) -> Path:
-    """Write `parts` under their names, and `weights.json` with `facts`, sizes and digests; replaces `folder`."""
+    """Write `parts` under their names, and `weights.json` with `facts`, sizes and digests; replaces `folder`.
+
+    Raises WeightsError for a part above LIMIT_BYTES.
+    """
     with atomic_path(folder) as draft:
         for name, module in parts.items():
-            half: Any = copy.deepcopy(module).to("cpu", torch.float16)
+            # The plain method: diffusers' own warns of modules that stay in float32, of which there are none.
+            half: Any = nn.Module.to(copy.deepcopy(module), "cpu", torch.float16)
             half.config._name_or_path = ""  # where it was loaded from is nobody's business
             half.save_pretrained(draft / name)
         files = sorted(p for p in draft.rglob("*") if p.is_file())
         for path in files:
             path.chmod(0o644)  # safetensors writes for its owner alone; a package is for everybody
-        total = sum(p.stat().st_size for p in files)
-        if total > LIMIT_BYTES:
-            raise ValueError(f"the export is {total / 1e6:.1f} MB, over the {LIMIT_BYTES / 1e6:.0f} MB that may ship")
+        sizes = {name: sum(p.stat().st_size for p in files if p.parent.name == name) for name in parts}
+        if over := {name: size for name, size in sizes.items() if size > LIMIT_BYTES}:
+            told = ", ".join(f"{name} is {size / 1e6:.1f} MB" for name, size in over.items())
+            raise WeightsError(f"{told}, over the {LIMIT_BYTES / 1e6:.0f} MB that may ship: choose narrower layers.")
         card = {
             "name": "rooms-vqgan",
             "world": WORLD,
@@ -45,7 +51,7 @@ def export_parts(parts: Mapping[str, nn.Module], folder: Path, facts: Mapping[st
             "trained_on": "pictures of ilora_rooms, split 'pretrain', rendered from seeds; no other data",
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             **facts,
-            "bytes": total,
+            "bytes": sizes,
             "sha256": {str(p.relative_to(draft)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
         }
         (draft / "weights.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

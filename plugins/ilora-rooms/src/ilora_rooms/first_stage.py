@@ -47,11 +47,14 @@ def build(
 def reconstruction_loss(guess: Tensor, target: Tensor, *, gradient: float = 0.3) -> Tensor:
     """What stands in for a perceptual loss, on pictures (B,3,H,W) in [-1,1].
 
-    mean square + Σ_{1,4,16} mean |pooled difference| + gradient · Σ_{1,2,4} mean |difference of neighbouring pixels|.
-    The pooled terms teach colours, which otherwise come last; the gradients keep edges.
+    mean square + Σ_{1,4,16} mean |pooled difference|, once of all three channels and once of them without their mean,
+    + gradient · Σ_{1,2,4} mean |difference of neighbouring pixels|. The pooled terms teach colours, which otherwise come
+    last; the gradients keep edges.
     """
     error = guess - target
-    total = error.square().mean() + sum(F.avg_pool2d(error, size).abs().mean() for size in (1, 4, 16))
+    total = error.square().mean()
+    for part in (error, error - error.mean(1, keepdim=True)):
+        total = total + sum(F.avg_pool2d(part, size).abs().mean() for size in (1, 4, 16))
     for size in (1, 2, 4):
         pooled = F.avg_pool2d(error, size)
         total = total + gradient * (pooled.diff(dim=-1).abs().mean() + pooled.diff(dim=-2).abs().mean())

@@ -8,6 +8,7 @@ generator seeded by (seed, n), so an interrupted run continues as if it had not 
 
     python -m ilora_rooms.pretrain_prior --first-stage DIR --out DIR --cache DIR --minutes 20 --resume
     python -m ilora_rooms.pretrain_prior --export OUT --to DIR      # adds prior/ to what pretrain_vqgan exported
+    python -m ilora_rooms.pretrain_prior --export OUT --first-stage STAGE --to DIR      # writes both parts into DIR
 """
 
 # transformers types its configurations as plain dictionaries and its outputs as unions with tuples.
@@ -49,12 +50,12 @@ class Plan:
     """What decides the weights. Times and devices do not belong here."""
 
     codes: int = 512
-    length: int = 64
-    width: int = 192
-    layers: int = 6
-    heads: int = 6
+    length: int = 256
+    width: int = 128
+    layers: int = 5
+    heads: int = 4
     dropout: float = 0.0
-    batch: int = 32
+    batch: int = 8
     lr: float = 8e-4
     warmup: int = 100
     visits: int = 1_000_000  # lr falls to nothing over the last `cooldown` of these
@@ -189,30 +190,34 @@ def examine(
     return figures
 
 
-def ship(out: Path, target: Path) -> None:
-    """Add the averaged weights of a run's latest state to the first stage in `target`."""
+def ship(out: Path, stage: Path, target: Path) -> None:
+    """Write the averaged weights of a run's latest state, beside the first stage exported in `stage`, to `target`."""
     state = latest_state(out)
     if state is None:
         raise SystemExit(f"no state-* folder in {out}: run pre-training first")
     meta = json.loads((state / "state.json").read_text(encoding="utf-8"))
-    if meta["first_stage"] != fingerprint(target):
-        raise SystemExit(f"the prior in {out} was trained on another first stage than that in {target}")
+    if meta["first_stage"] != fingerprint(stage):
+        raise SystemExit(f"the prior in {out} was trained on another first stage than that in {stage}")
     with np.load(out / "codes.npz") as file:
         codes = torch.from_numpy(file["codes"])
     trainer = Trainer(Plan(**meta["plan"]), codes[: -meta["held_out"]].flatten(0, 1))
     trainer.load(state)
     facts = {k: meta[k] for k in ("visits", "device", "torch", "held_out", "plan")}
-    facts["held_out_rooms"] = examine(trainer, target, codes[-meta["held_out"] :, 0], out / "samples.png")
-    about = json.loads((target / "weights.json").read_text(encoding="utf-8"))
-    parts = {"first_stage": load_first_stage(target), "prior": trainer.averaged()}
+    facts["held_out_rooms"] = examine(trainer, stage, codes[-meta["held_out"] :, 0], out / "shipped.png")
+    about = json.loads((stage / "weights.json").read_text(encoding="utf-8"))
+    parts = {"first_stage": load_first_stage(stage), "prior": trainer.averaged()}
     export_parts(parts, target, {"first_stage": about["first_stage"], "prior": facts})
-    print(f"exported {meta['visits']} visits to {target}; samples in {out / 'samples.png'}")
+    print(f"exported {meta['visits']} visits to {target}; samples in {out / 'shipped.png'}")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="run folder: codes, states, log, samples")
-    parser.add_argument("--first-stage", type=Path, default=SHIPPED, help="what pretrain_vqgan exported")
+    parser.add_argument(
+        "--first-stage",
+        type=Path,
+        help=f"what pretrain_vqgan exported; default: --to's ({SHIPPED.name}/ of this package)",
+    )
     parser.add_argument("--cache", type=Path, help="rendered shards (default OUT/cache)")
     parser.add_argument("--shards", type=int, default=4, help="render up to this many shards of 500 before starting")
     parser.add_argument("--held-out", type=int, default=500, help="pictures at the end that are only examined")
@@ -220,6 +225,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--visits", type=int, default=Plan.visits, help="length of the run; the rate falls at its end")
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--resume", action="store_true", help="continue from OUT's latest state, if there is one")
+    parser.add_argument("--width", type=int, default=Plan.width)
+    parser.add_argument("--layers", type=int, default=Plan.layers)
+    parser.add_argument("--heads", type=int, default=Plan.heads)
     parser.add_argument("--batch", type=int, default=Plan.batch)
     parser.add_argument("--lr", type=float, default=Plan.lr)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is best on a busy machine")
@@ -234,6 +242,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.out is None) == (args.export is None):
         parser.error("give --out to train or --export to ship")
+    args.first_stage = args.first_stage or args.to
     return args
 
 
@@ -241,7 +250,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     torch.set_num_threads(args.threads)
     if args.export:
-        return ship(args.export, args.to)
+        return ship(args.export, args.first_stage, args.to)
     args.out.mkdir(parents=True, exist_ok=True)
     cache = args.cache or args.out / "cache"
     for shard in range(args.shards):
@@ -250,7 +259,7 @@ def main(argv: list[str] | None = None) -> None:
     data.rescan()
     codes = codes_of(args.first_stage, data.pictures, args.out / "codes.npz")
     n_codes = int(json.loads((args.first_stage / "first_stage" / "config.json").read_text())["num_vq_embeddings"])
-    settings = {"batch": args.batch, "lr": args.lr, "visits": args.visits, "seed": args.seed}
+    settings = {name: getattr(args, name) for name in ("width", "layers", "heads", "batch", "lr", "visits", "seed")}
     plan = Plan(codes=n_codes, length=codes.shape[-1], **settings)
     trainer = Trainer(plan, codes[: -args.held_out].flatten(0, 1), args.device)
     resume(trainer, args.out, wanted=args.resume)

@@ -46,7 +46,7 @@ SHIPPED = Path(__file__).parent / "weights" / "vqgan"
 class Plan:
     """What decides the weights. Times and devices do not belong here."""
 
-    widths: tuple[int, ...] = (16, 32, 64, 128)
+    widths: tuple[int, ...] = (24, 48, 96)
     layers: int = 1
     latent: int = 64
     code_width: int = 16
@@ -205,8 +205,9 @@ def ship(out: Path, target: Path) -> None:
     trainer.load(state)
     facts = {k: meta[k] for k in ("visits", "device", "torch", "diffusers", "plan")}
     facts["test_rooms"] = examine(trainer, out)
+    (out / "reconstructions.png").replace(out / "shipped.png")
     export_parts({"first_stage": trainer.averaged()}, target, {"first_stage": facts})
-    print(f"exported {meta['visits']} visits to {target}; reconstructions in {out / 'reconstructions.png'}")
+    print(f"exported {meta['visits']} visits to {target}; reconstructions in {out / 'shipped.png'}")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

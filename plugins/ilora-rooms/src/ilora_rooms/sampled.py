@@ -37,11 +37,12 @@ from ilora_core.report import grid_png
 from ilora_rooms.experiment import Rows, Scores
 from ilora_rooms.samples import rooms_samples
 
-__all__ = ["CONTROLS", "Settings", "run", "score_inverted"]
+__all__ = ["CONTROLS", "Settings", "run", "score_real"]
 
 NAMES = ("normals", "depth", "albedo", "shading")
 CONTROLS = {"rooms-stylegan2": {"random_weights": True}, "rooms-vqgan": {"random_decoder": True}}
 """The setting that gives each generator random weights behind the same codes."""
+_INVERTED = frozenset({"rooms-stylegan2"})  # no encoder: real pictures are inverted
 _TEST_SEED = 1_000  # of the samples that methods are judged on; training takes smaller ones
 
 
@@ -92,25 +93,38 @@ def run(folder: Path, settings: Settings, *, say: Callable[[str], None]) -> dict
     return results
 
 
-def score_inverted(folder: Path, settings: Settings, *, n: int, steps: int) -> dict[str, Any]:
-    """The adapters of a run on n real test rooms against their exact maps, by way of the GAN's own pictures of them.
+@torch.inference_mode()
+def score_real(folder: Path, settings: Settings, *, n: int, steps: int = 300) -> dict[str, Any]:
+    """The adapters of a run on n real test rooms against their exact maps, by way of the generator's own codes of them.
 
-    Each room is inverted by `steps` steps of Adam; how near that comes, in dB, stands beside the figures.
+    An encoder gives the codes where there is one; a GAN inverts each room by `steps` steps of Adam, without its control,
+    whose network could not. How near the generator's own picture of the room comes, in dB, stands beside the figures.
     """
     from ilora_rooms.source import RoomsSource
 
     labels, test = Rows.of(RoomsSource(n=250)), Rows.of(RoomsSource(split="test", n=n))
-    artefacts = [artefact for name in settings.intrinsics for artefact in find_artefacts(folder / "adapter" / name)]
-    runtime = RuntimeConfig(device=settings.device)
-    drawer = Predictor(artefacts, runtime=runtime, settings={"projection": steps}, host=load_plugins())
-    drawn = drawer(test.pictures)
-    table: dict[str, Any] = {"rooms": n, "steps": steps, "psnr_db": sum(drawer.psnr_db or [0.0]) / n}
-    for name in settings.intrinsics:
-        found = Scores(get_intrinsic(name), {}, {})
+    inverts = settings.generator in _INVERTED
+    table: dict[str, Any] = {"rooms": n, **({"steps": steps} if inverts else {})}
+    scores = {name: Scores(get_intrinsic(name), {}, {}) for name in settings.intrinsics}
+    for name, found in scores.items():
         found.add("mean map", mean_map(found.intrinsic, *labels.maps[name]).expand(n, -1, -1, -1), test)
-        found.add("adapter", drawn[name], test)
-        table[name] = figures(found)
-    return table
+        if name in ("albedo", "shading"):
+            found.add("picture", found.intrinsic.from_picture(test.pictures), test)
+    for method in ("adapter",) if inverts else ("random init", "adapter"):
+        artefacts = [
+            a for name in settings.intrinsics for a in find_artefacts(folder / method.replace(" ", "-") / name)
+        ]
+        runtime, extra = RuntimeConfig(device=settings.device), {"projection": steps} if inverts else {}
+        drawer = Predictor(artefacts, runtime=runtime, settings=extra, host=load_plugins())
+        codes = drawer.generator.encode(test.pictures)
+        for name, value in drawer.from_codes(codes).items():
+            scores[name].add(method, value, test)
+        error = (drawer.generator.picture(codes).cpu() - test.pictures).square().mean((1, 2, 3))
+        table["psnr_db"] = float(-10 * error.log10().mean())
+    for name, found in scores.items():
+        columns, rows = grid(found, test, columns=("picture", "truth"))
+        grid_png(folder / f"{name}-real.png", rows, columns)
+    return table | {name: figures(found) for name, found in scores.items()}
 
 
 def _fit(
@@ -194,15 +208,17 @@ def summary(found: Scores) -> str:
     return "\n".join(lines)
 
 
-def grid(found: Scores, test: Rows, shown: int = 6) -> tuple[tuple[str, ...], list[list[Tensor]]]:
-    """Sample, every method, labeller, for the first test samples."""
+def grid(
+    found: Scores, test: Rows, *, shown: int = 6, columns: tuple[str, str] = ("sample", "labeler")
+) -> tuple[tuple[str, ...], list[list[Tensor]]]:
+    """The picture, every method's map and the target's, for the first test pictures; `columns`: what the ends are called."""
     truth, valid = test.maps[found.intrinsic.name]
     rows = []
     for i in range(min(shown, len(test.keys))):
         drawn = [found.picture(method, i) for method in found.maps]
         target = found.intrinsic.to_picture(truth[i : i + 1], valid[i : i + 1])[0]
         rows.append([test.pictures[i], *drawn, target])
-    return ("sample", *found.maps, "labeller"), rows
+    return (columns[0], *found.maps, columns[1]), rows
 
 
 def main(argv: list[str] | None = None) -> None:

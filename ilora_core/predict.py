@@ -8,6 +8,9 @@ A generator works at its own resolution and in multiples of its stride. `process
             maps linearly. Depth is relative to each picture, so tiles of it do not agree: use native or full there
 
 No picture is cropped; maps come back at the picture's own size.
+
+A generator that draws a map more than once (an attribute `seeds` of 2 or more, and `render_with_spread` like `render`, giving
+a picture and how far its draws are apart, (B,1,H,W)) has its spread returned beside the map, under "spread-" and its name.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from ilora_core.plugins import PluginHost, load_plugins
 from ilora_core.protocols import Adapter, Codes, Generator
 from ilora_core.runtime import make_accelerator, place
 
-__all__ = ["PROCESSES", "Predictor", "adapter_from"]
+__all__ = ["PROCESSES", "Predictor", "adapter_from", "spread_of"]
 
 PROCESSES = ("native", "full", "tile")
 
@@ -64,6 +67,8 @@ class Predictor:
                 raise ConfigError(f"two adapters draw {name}: {artefact.folder} is the second. Give one of them.")
             self.adapters[name] = adapter_from(artefact, self.generator, host)
             self.intrinsics[name] = artefact.intrinsic
+            if self._spreads:
+                self.intrinsics[spread_of(artefact.intrinsic).name] = spread_of(artefact.intrinsic)
         self.generator.net.eval()
 
     @torch.inference_mode()
@@ -91,10 +96,20 @@ class Predictor:
         maps = {}
         for name, adapter in self.adapters.items():
             adapter.activate(trainable=False)
+            intrinsic = self.intrinsics[name]
             with self._accelerator.autocast():
-                drawn = self.generator.render(codes, self.intrinsics[name])
-            maps[name] = self.intrinsics[name].from_picture(drawn.float()).cpu()
+                if self._spreads:
+                    render: Any = getattr(self.generator, "render_with_spread")  # noqa: B009, no protocol has it
+                    drawn, spread = render(codes, intrinsic)
+                    maps[spread_of(intrinsic).name] = spread.float().cpu()
+                else:
+                    drawn = self.generator.render(codes, intrinsic)
+            maps[name] = intrinsic.from_picture(drawn.float()).cpu()
         return maps
+
+    @property
+    def _spreads(self) -> bool:
+        return getattr(self.generator, "seeds", 1) > 1
 
     def _tiled(self, pictures: Tensor) -> dict[str, Tensor]:
         side, (height, width) = self.generator.resolution[0], pictures.shape[-2:]
@@ -132,6 +147,17 @@ def adapter_from(artefact: Artefact, generator: Generator, host: PluginHost) -> 
     adapter.attach(generator.net, targets)
     adapter.load_state_dict(tensors)
     return adapter
+
+
+def spread_of(intrinsic: Intrinsic) -> Intrinsic:
+    """The intrinsic that an uncertainty map is: one channel, in degrees for unit vectors, else in the map's own unit."""
+    if intrinsic.encoding == "unit_vector":
+        unit, high = "deg", 90.0
+    elif intrinsic.encoding in ("relative_depth", "shading"):
+        unit, high = "relative", 0.5
+    else:
+        unit, high = intrinsic.unit, (intrinsic.high - intrinsic.low) / 2
+    return Intrinsic(f"spread-{intrinsic.name}", 1, unit, "linear", 0.0, high)
 
 
 def _same_generator(artefacts: Sequence[Artefact]) -> Artefact:

@@ -104,6 +104,19 @@ def test_a_cell_beside_a_masked_one_does_not_count(scenes):
     assert off == [[row, column] for row in (4, 5, 6) for column in (7, 8, 9)]
 
 
+def test_a_cell_weighs_as_much_as_its_pixels_on_average(scenes):
+    generator = tiny()
+    weights = torch.ones(1, 1, 64, 64)
+    weights[:, :, 20:24, 32:36] = 0.25  # cell (5, 8) of 16 × 16
+    weights[:, :, 40, 40] = 0.5  # one pixel of sixteen in cell (10, 10)
+    expected = torch.ones(1, 1, 16, 16)
+    expected[..., 5, 8], expected[..., 10, 10] = 0.25, 1 - 0.5 / 16
+    assert torch.equal(generator.prepare({}, NORMALS, scenes.pictures[:1], weights)["weight"], expected)
+    weights[:, :, 21, 33] = 0  # as a masked one: its neighbours go too
+    expected[..., 4:7, 7:10] = 0
+    assert torch.equal(generator.prepare({}, NORMALS, scenes.pictures[:1], weights)["weight"], expected)
+
+
 def test_nothing_valid_gives_no_loss(scenes):
     generator = tiny()
     codes = generator.encode(scenes.pictures)

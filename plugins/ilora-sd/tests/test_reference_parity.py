@@ -70,7 +70,7 @@ def pictures(array: torch.Tensor) -> torch.Tensor:
 
 def prepared(model, oracle, *, noise: bool) -> dict[str, torch.Tensor]:
     codes = dict(model.encode(pictures(oracle["rgb_u8"])))
-    model._prompts[NORMALS.prompt] = oracle["context"][:1]
+    model._prompts[NORMALS.prompt] = {"prompt": oracle["context"][:1]}
     target = pictures(oracle["label_u8"])
     codes |= model.prepare(codes, NORMALS, target, torch.ones_like(target[:, :1], dtype=torch.bool))
     if noise:
@@ -98,11 +98,11 @@ def test_unet_and_decoder(case, oracle):
     name, model, adapter = case
     codes = prepared(model, oracle, noise=True)
     with torch.no_grad(), adapter.disabled():
-        base = model._predict(codes["latent"], oracle["context"])
+        base = model._predict(codes["latent"], {"prompt": oracle["context"]})
     torch.testing.assert_close(base, oracle[f"{name}/pred_base"], atol=1e-5, rtol=0)
     adapter.load_state_dict(lora_weights(FACTS[f"lora_{name}_keys"], up_scale=0.2))
     with torch.no_grad():
-        adapted = model._predict(codes["latent"], oracle["context"])
+        adapted = model._predict(codes["latent"], {"prompt": oracle["context"]})
         decoded = model.vae.decode(adapted / model.scale).sample
     torch.testing.assert_close(adapted, oracle[f"{name}/pred_lora"], atol=1e-5, rtol=0)
     torch.testing.assert_close(decoded, oracle[f"{name}/decoded_lora"], atol=1e-5, rtol=0)

@@ -193,7 +193,7 @@ def test_outputs_are_those_of_the_networks(name, suffix, tmp_path, tokenizer):
     pictures = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     codes, expected = read.encode(pictures), made.encode(pictures)
     torch.testing.assert_close(codes, expected)
-    torch.testing.assert_close(read._prompt("surface normal"), made._prompt("surface normal"))
+    torch.testing.assert_close(read._conditions("surface normal"), made._conditions("surface normal"))
     torch.testing.assert_close(read.render(codes, NORMALS), made.render(codes, NORMALS))
     assert loaded.provenance["architecture"] == name
     assert loaded.provenance["tokenizer"] == tokenizer

@@ -1,25 +1,40 @@
-"""Stable Diffusion 1.x and 2.x as one-step intrinsic generators: cards and hooks only."""
+"""Stable Diffusion 1.x to 3 and SDXL as intrinsic generators, in one step or in many: cards and hooks only."""
 
 from collections.abc import Iterator
 
 from ilora_core import Card, hookimpl
 
-_RAIL = "CreativeML-OpenRAIL-M"
+_RAIL, _RAIL_PP = "CreativeML-OpenRAIL-M", "CreativeML-OpenRAIL++-M"
 _MODELS = (
     ("sd15", "sd1", _RAIL, "Stable Diffusion 1.5: the paper's single-step model"),
     ("sd11", "sd1", _RAIL, "Stable Diffusion 1.1, for the quality curve"),
     ("sd12", "sd1", _RAIL, "Stable Diffusion 1.2, for the quality curve"),
     ("sd14", "sd1", _RAIL, "Stable Diffusion 1.4"),
-    ("sd21", "sd2", "CreativeML-OpenRAIL++-M", "Stable Diffusion 2.1 (768, v-prediction), single step"),
-    ("sd21-base", "sd2", "CreativeML-OpenRAIL++-M", "Stable Diffusion 2.1 base (512), single step"),
+    ("sd21", "sd2", _RAIL_PP, "Stable Diffusion 2.1 (768, v-prediction), single step"),
+    ("sd21-base", "sd2", _RAIL_PP, "Stable Diffusion 2.1 base (512), single step"),
     ("sd-turbo", "sd2", "Stability AI Community", "SD-Turbo, single step"),
 )
 _NATIVE = {"sd21": {"resolution": 768}}  # the others were made for 512
+_AUGMENTED = (
+    ("sd21-aug", "sd21", "sd2", _RAIL_PP, "Stable Diffusion 2.1 in many steps: the paper's AUG"),
+    ("sd15-aug", "sd15", "sd1", _RAIL, "Stable Diffusion 1.5 in many steps"),
+)
+_LARGE = (
+    ("sdxl", "sdxl", 1024, _RAIL_PP, "SDXL 1.0 base, single step"),
+    ("sdxl-turbo", "sdxl", 512, "Stability AI Non-Commercial Research Community", "SDXL-Turbo, single step"),
+    ("sd3-medium", "sd3", 1024, "Stability AI Community", "Stable Diffusion 3 medium, a transformer, single step"),
+)
 
 
 @hookimpl
 def ilora_generators() -> Iterator[Card]:
-    """One card per set of weights, and `sd` for any others of the family."""
+    """One card per set of weights, and `sd` for any others of the first two generations."""
+    yield from _first_generations()
+    yield from _augmented()
+    yield from _large()
+
+
+def _first_generations() -> Iterator[Card]:
     for name, architecture, licence, summary in _MODELS:
         yield Card(
             name,
@@ -38,3 +53,29 @@ def ilora_generators() -> Iterator[Card]:
         "ilora_sd.factories:tiny",
         skeleton="ilora_sd.factories:skeleton",
     )
+
+
+def _augmented() -> Iterator[Card]:
+    for name, weights, architecture, licence, summary in _AUGMENTED:
+        yield Card(
+            name,
+            summary,
+            f"{licence}, and that of InstructPix2Pix for the channels that read the picture",
+            "ilora_sd.factories:augmented",
+            "ilora_sd.factories:tiny_augmented",
+            options={"weights": weights, "architecture": architecture, "image_weights": "instruct-pix2pix"},
+            skeleton="ilora_sd.factories:augmented_skeleton",
+        )
+
+
+def _large() -> Iterator[Card]:
+    for name, family, resolution, licence, summary in _LARGE:
+        yield Card(
+            name,
+            summary,
+            licence,
+            f"ilora_sd.factories_large:{family}",
+            f"ilora_sd.factories_large:tiny_{family}",
+            options={"weights": name, "resolution": resolution},
+            skeleton=f"ilora_sd.factories_large:{family}_skeleton",
+        )

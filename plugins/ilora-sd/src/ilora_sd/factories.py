@@ -12,10 +12,23 @@ import torch
 from ilora_core.errors import ConfigError
 from ilora_core.noise import mix_seeds
 from ilora_sd.architectures import ARCHITECTURES, SCHEDULER
-from ilora_sd.loading import Components, check_timestep, load_components
+from ilora_sd.augmented import Augmented
+from ilora_sd.loading import Components, check_timestep, load_components, randomise
 from ilora_sd.model import StableDiffusion
+from ilora_sd.sampler import Sampling
+from ilora_sd.widening import read_picture_channels, widen
 
-__all__ = ["skeleton", "stable_diffusion", "tiny", "tiny_components"]
+__all__ = [
+    "BlankWords",
+    "augmented",
+    "augmented_skeleton",
+    "letters",
+    "skeleton",
+    "stable_diffusion",
+    "tiny",
+    "tiny_augmented",
+    "tiny_components",
+]
 
 
 def stable_diffusion(
@@ -25,6 +38,8 @@ def stable_diffusion(
     timestep: int | None = None,
     resolution: int | None = None,
     noisy_target: bool = True,
+    output: str = "raw",
+    loss: str = "latent",
     revision: str | None = None,
     variant: str | None = None,
     tokenizer: str | None = None,
@@ -32,7 +47,7 @@ def stable_diffusion(
     random_unet: bool = False,
     seed: int = 0,
 ) -> StableDiffusion:
-    """A one-step generator from weights; see `load_components` and `StableDiffusion` for the settings.
+    """A one-step generator from weights; see `load_components`, `OneStep` and `LatentGenerator` for the settings.
 
     architecture is what `skeleton` builds ("sd1", "sd2"); weights bring their own configuration.
     """
@@ -46,11 +61,75 @@ def stable_diffusion(
         seed=seed,
     )
     check_timestep(timestep, components.timesteps)
-    return StableDiffusion(components, timestep=timestep, resolution=resolution, noisy_target=noisy_target)
+    return StableDiffusion(
+        components, timestep=timestep, resolution=resolution, noisy_target=noisy_target, output=output, loss=loss
+    )
+
+
+def augmented(
+    *,
+    weights: str,
+    image_weights: str = "",
+    architecture: str = "sd2",
+    steps: int = 25,
+    cfg: float = 3.0,
+    image_guidance: float = 1.0,
+    guidance_rescale: float = 0.7,
+    spacing: str = "linspace",
+    reference_sigmas: bool = False,
+    seeds: int = 1,
+    noise_seed: int = 0,
+    resolution: int | None = 512,
+    noisy_target: bool = True,
+    revision: str | None = None,
+    variant: str | None = None,
+    tokenizer: str | None = None,
+    local_only: bool = False,
+    random_unet: bool = False,
+    seed: int = 0,
+) -> Augmented:
+    """The multi-step generator from a text-to-image model's weights; see `Sampling` for how a map is drawn.
+
+    image_weights  an InstructPix2Pix whose first convolution reads the picture; "" = zeros (`ilora_sd.widening`)
+    architecture   what `augmented_skeleton` builds; random_unet, seed: the control, first convolution and all
+    """
+    sampling = Sampling(
+        steps, cfg, image_guidance, guidance_rescale, spacing, reference_sigmas, seeds, noise_seed
+    )  # before anything is fetched
+    components = load_components(
+        weights, revision=revision, variant=variant, tokenizer=tokenizer, local_only=local_only
+    )
+    if random_unet:
+        unet: Any = components.unet
+        components = randomise(widen(components, torch.zeros_like(unet.conv_in.weight), "random"), seed)
+    elif image_weights:
+        components = widen(components, *read_picture_channels(image_weights, variant=variant, local_only=local_only))
+    else:
+        components = widen(components, None)
+    return Augmented(components, sampling=sampling, resolution=resolution, noisy_target=noisy_target)
+
+
+def augmented_skeleton(
+    *,
+    architecture: str = "sd2",
+    resolution: int | None = 512,
+    steps: int = 25,
+    cfg: float = 3.0,
+    image_guidance: float = 1.0,
+    seeds: int = 1,
+    **_: Any,
+) -> Augmented:
+    """The widened network on the meta device; the sampling settings that cost evaluations count."""
+    sampling = Sampling(steps, cfg, image_guidance, seeds=seeds)
+    return Augmented(widen(_weightless(architecture), None), sampling=sampling, resolution=resolution)
 
 
 def skeleton(*, architecture: str = "sd1", resolution: int | None = None, **_: Any) -> StableDiffusion:
     """The full-size network on the meta device: its shapes and counts, without a byte of weights."""
+    return StableDiffusion(_weightless(architecture), resolution=resolution)
+
+
+def _weightless(architecture: str) -> Components:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -62,12 +141,21 @@ def skeleton(*, architecture: str = "sd1", resolution: int | None = None, **_: A
         unet: Any = UNet2DConditionModel.from_config(dict(shape.unet))
         vae: Any = AutoencoderKL.from_config(dict(shape.vae))
         text = CLIPTextModel(CLIPTextConfig(**shape.text))
-    return StableDiffusion(Components(unet, vae, text, _BlankWords(), SCHEDULER), resolution=resolution)
+    return Components(unet, vae, text, BlankWords(), SCHEDULER)
 
 
 def tiny() -> StableDiffusion:
     """Random weights, 64² pictures, CPU, under a second: for tests and the conformance checks."""
     return StableDiffusion(tiny_components())
+
+
+def tiny_augmented() -> Augmented:
+    """`tiny` with a widened first convolution, four steps."""
+    components = tiny_components()
+    unet: Any = components.unet
+    source = torch.Generator().manual_seed(0x1A06)
+    picture = 0.3 * torch.randn(unet.conv_in.weight.shape, generator=source)
+    return Augmented(widen(components, picture, "random"), sampling=Sampling(steps=4))
 
 
 def tiny_components(seed: int = 0) -> Components:
@@ -112,10 +200,10 @@ def tiny_components(seed: int = 0) -> Components:
             )
         )
     scheduler = dict(DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).config)
-    return Components(unet, vae, text, _letters(), scheduler, {"weights": "tiny, random"})
+    return Components(unet, vae, text, letters(), scheduler, {"weights": "tiny, random"})
 
 
-class _BlankWords:
+class BlankWords:
     """A tokenizer for networks without weights: the right number of words, all the same."""
 
     model_max_length = 77
@@ -124,7 +212,8 @@ class _BlankWords:
         return SimpleNamespace(input_ids=torch.zeros(1, self.model_max_length, dtype=torch.long))
 
 
-def _letters() -> Any:
+def letters() -> Any:
+    """A CLIP tokenizer of single letters, 60 words at most, 16 places."""
     import json
 
     from transformers import CLIPTokenizer

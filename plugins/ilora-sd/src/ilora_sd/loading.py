@@ -23,6 +23,8 @@ __all__ = [
     "find_weights",
     "load_components",
     "load_folder",
+    "load_part",
+    "load_tokenizer",
     "randomise",
     "read_tokenizer",
 ]
@@ -35,7 +37,9 @@ _SINGLE_FILE = (".safetensors", ".ckpt")
 class Components:
     """The parts of a latent diffusion model, on the CPU.
 
+    unet        the denoising network; Stable Diffusion 3's is a transformer
     provenance  plain data for run.json: what was asked for, which place served it, which revision
+    further     text encoders beyond the first, each with its tokenizer, in the order of the model's own pipeline
     """
 
     unet: nn.Module
@@ -44,6 +48,7 @@ class Components:
     tokenizer: Any
     scheduler_config: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    further: tuple[tuple[nn.Module, Any], ...] = ()
 
     @property
     def timesteps(self) -> int:
@@ -105,10 +110,10 @@ def load_folder(
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     with no_progress_bars():
         components = Components(
-            _load_part(UNet2DConditionModel, folder / "unet", torch_dtype=torch.float32, **local),
-            _load_part(vae_class or AutoencoderKL, folder / "vae", torch_dtype=torch.float32, **local),
-            _load_part(CLIPTextModel, folder / "text_encoder", dtype=torch.float32, **local),
-            _load_tokenizer(folder / "tokenizer"),
+            load_part(UNet2DConditionModel, folder / "unet", torch_dtype=torch.float32, **local),
+            load_part(vae_class or AutoencoderKL, folder / "vae", torch_dtype=torch.float32, **local),
+            load_part(CLIPTextModel, folder / "text_encoder", dtype=torch.float32, **local),
+            load_tokenizer(folder / "tokenizer"),
             scheduler,
             provenance or {"weights": str(folder)},
         )
@@ -164,7 +169,7 @@ def read_tokenizer(place: str, subfolder: str = "", *, local_only: bool = True) 
     return words
 
 
-def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
+def load_part(kind: Any, folder: Path, **options: Any) -> Any:
     """`from_pretrained`, which draws missing tensors at random and says so in its log only: refused here."""
     try:
         model, report = kind.from_pretrained(folder, output_loading_info=True, **options)
@@ -182,7 +187,8 @@ def _load_part(kind: Any, folder: Path, **options: Any) -> Any:
     return model
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
+    """The CLIP tokenizer of a diffusers folder. Raises WeightsError when there is none or it is empty."""
     try:
         return read_tokenizer(str(folder))
     except Exception as error:

@@ -28,6 +28,7 @@ from ilora_rooms.source import RoomsSource
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--generator", choices=sorted(CONTROLS), default="rooms-stylegan2")
+    parser.add_argument("--intrinsics", default=",".join(Settings.intrinsics))
     parser.add_argument("--adapt", choices=("attention", "convolutions"), help="rooms-vqgan: what adapters attach to")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--judged", type=int, default=100, help="test rooms that the labeler itself is scored on")
@@ -42,8 +43,8 @@ def main() -> None:
     args = vars(parser.parse_args())
     out, judged = args.pop("out"), args.pop("judged")
     real, steps = args.pop("real"), args.pop("inversion_steps")
-    adapt = args.pop("adapt")
-    settings = Settings(**args, generator_settings={"adapt": adapt} if adapt else {})
+    adapt, names = args.pop("adapt"), tuple(args.pop("intrinsics").split(","))
+    settings = Settings(**args, intrinsics=names, generator_settings={"adapt": adapt} if adapt else {})
     with tempfile.TemporaryDirectory() as scratch:
         folder = out or Path(scratch)
         results = run(folder, settings, say=lambda text: print(text, flush=True))

@@ -13,7 +13,7 @@ from ilora_core.errors import ConfigError, DataError
 from ilora_core.maps_io import MAP_SUFFIXES, PictureFormat, write_map, write_picture
 from ilora_core.protocols import Batch, Source
 
-__all__ = ["export_pairs", "iter_export"]
+__all__ = ["check_suffix", "export_pairs", "iter_export"]
 
 
 def export_pairs(
@@ -33,6 +33,12 @@ def export_pairs(
     return sum(iter_export(source, directory, formats=formats, pictures=pictures, frame=frame))
 
 
+def check_suffix(suffix: str, what: str) -> None:
+    """Raise ConfigError for a format (with or without its dot) that maps cannot be written in."""
+    if f".{suffix.lstrip('.')}" not in MAP_SUFFIXES:
+        raise ConfigError(f"{what}: cannot write maps as .{suffix.lstrip('.')}; use one of {', '.join(MAP_SUFFIXES)}.")
+
+
 def iter_export(
     source: Source,
     directory: Path | str,
@@ -44,8 +50,8 @@ def iter_export(
     """As `export_pairs`, a batch at a time: yields how many pictures each one wrote."""
     directory = Path(directory)
     suffixes = {i.name: "." + (formats or {}).get(i.name, "exr").lstrip(".") for i in source.intrinsics}
-    if bad := [suffix for suffix in suffixes.values() if suffix not in MAP_SUFFIXES]:
-        raise ConfigError(f"cannot write maps as {bad[0]}; use one of {', '.join(MAP_SUFFIXES)}.")
+    for name, suffix in suffixes.items():
+        check_suffix(suffix, name)
     if unknown := sorted(set(formats or {}) - set(suffixes)):
         raise ConfigError(f"the source has no {unknown[0]!r}; it has {', '.join(suffixes) or 'no maps'}.")
     for batch in source:

@@ -66,7 +66,10 @@ def test_label_makes_what_fit_reads(toys, tmp_path, capsys):
 
 
 def test_disagreements_are_not_learnt_by_themselves(toys, tmp_path, capsys):
-    ilora(capsys, "label", *SAMPLES, "--samples", 4, "--out", tmp_path / "pairs")
+    written = ("--out", tmp_path / "pairs", "--set", "format.disagreement-depth=npy")
+    code, told = ilora(capsys, "label", *SAMPLES, "--samples", 4, *written)
+    assert code == 0, told
+    assert (tmp_path / "pairs/disagreement-depth/sample-0-000000.npy").is_file()
     from ilora_core.folders import map_folders
 
     assert (tmp_path / "pairs/disagreement-depth").is_dir()
@@ -169,6 +172,7 @@ def test_pictures_of_a_folder_in_shares(toys, tmp_path, capsys, monkeypatch):
         (("--generator", "toy-gan", "--samples", 3, "--source", "x"), "exactly one"),
         (("--generator", "toy-gan", "--samples", 3, "--set", "labeler.tilt=1"), "labeler.mix"),
         (("--generator", "toy-gan", "--samples", 3, "--set", "generator.tilt=1"), "tilt"),
+        (("--generator", "toy-gan", "--samples", 3, "--set", "format.normals=bmp"), "--set format.normals"),
     ],
 )
 def test_mistakes(toys, capsys, more, words):

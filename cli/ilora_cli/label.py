@@ -110,10 +110,13 @@ def _check(
 
 def _settings(items: list[str]) -> dict[str, dict[str, Any]]:
     from ilora_core.errors import ConfigError
+    from ilora_core.exports import check_suffix
 
     tree = parse_settings(items)
     if unknown := [key for key in tree if key not in _SECTIONS or not isinstance(tree[key], dict)]:
         raise ConfigError(f"--set {unknown[0]}=… is not for `label`; sections are {', '.join(_SECTIONS)}.")
+    for name, suffix in tree.get("format", {}).items():
+        check_suffix(str(suffix), f"--set format.{name}")
     return {section: tree.get(section, {}) for section in _SECTIONS}
 
 
@@ -190,7 +193,8 @@ def _drawn_by(host: PluginHost, name: str, seed: int, settings: dict[str, Any]) 
 def _export(source: Source, labels: LabelCache, out: Path, formats: dict[str, Any], about: dict[str, Any]) -> int:
     from ilora_core.labels import export_labels
 
-    suffixes = {name: str(suffix) for name, suffix in formats.items()}
+    written = {intrinsic.name.replace("-", "_"): intrinsic.name for intrinsic in labels.intrinsics}
+    suffixes = {written.get(name, name): str(suffix) for name, suffix in formats.items()}
     return sum(export_labels(source, labels, out, formats=suffixes, about=about))
 
 

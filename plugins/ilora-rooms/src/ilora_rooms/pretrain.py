@@ -29,9 +29,10 @@ from torch import Tensor
 
 from .checkpoint import latest_state, load_state, save_state
 from .codec import PatchCodec, gate
-from .data import Pictures, write_shard
+from .data import Pictures
 from .export import export_folder
 from .model import WIDTHS, Generator, build, sample
+from .pretrain_options import options, parsed, refuse_or_resume, rendered
 from .render import WORLD, render
 from .sheet import grid, save
 from .splits import seeds
@@ -238,33 +239,18 @@ def ship(out: Path, target: Path) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="run folder: states, snapshots, log")
-    parser.add_argument("--cache", type=Path, help="rendered shards (default OUT/cache)")
-    parser.add_argument("--shards", type=int, default=4, help="render up to this many shards of 500 before starting")
-    parser.add_argument("--device", default="cpu")
+    parser = options(
+        __doc__, shipped=SHIPPED, holds=", snapshots", exports="write OUT's average as the shipped weights"
+    )
     parser.add_argument("--visits", type=int, default=3_000_000)
-    parser.add_argument("--minutes", type=float, default=1e9)
-    parser.add_argument("--resume", action="store_true", help="continue from OUT's latest state, if there is one")
     parser.add_argument("--prediction", choices=("epsilon", "v_prediction"), default="epsilon")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--snr-cap", type=float, default=Plan.snr_cap, help="min-SNR weighting; 1e9 = none, as SD")
     parser.add_argument("--decay-visits", type=int, default=0, help="cosine decay of lr, ending here")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is best on a busy machine")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="torch.compile the UNet")
-    parser.add_argument("--compact", action="store_true", help="smaller states; resuming is close, not exact")
-    parser.add_argument("--save-minutes", type=float, default=3)
-    parser.add_argument("--log-every", type=int, default=50)
-    parser.add_argument(
-        "--export", type=Path, metavar="OUT", help="write OUT's average as the shipped weights and exit"
-    )
-    parser.add_argument("--to", type=Path, default=SHIPPED, help="where --export writes")
-    args = parser.parse_args(argv)
-    if (args.out is None) == (args.export is None):
-        parser.error("give --out to train or --export to ship")
-    return args
+    return parsed(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -272,10 +258,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     if args.export:
         return ship(args.export, args.to)
-    args.out.mkdir(parents=True, exist_ok=True)
-    cache = args.cache or args.out / "cache"
-    for shard in range(args.shards):
-        write_shard(cache, shard, device=args.device)
+    cache = rendered(args)
     data = Pictures(cache)
     data.rescan()
     codec = fit_codec(args.out, data, Plan.channels)
@@ -288,11 +271,7 @@ def main(argv: list[str] | None = None) -> None:
         seed=args.seed,
     )
     trainer = Trainer(plan, codec, data, args.device)
-    state = latest_state(args.out)
-    if state is not None:
-        if not args.resume:
-            raise SystemExit(f"{args.out} holds a run already ({state.name}): add --resume or choose another folder")
-        trainer.load(state)
+    refuse_or_resume(trainer, args.out, wanted=args.resume)
     if args.compile:
         trainer.net = torch.compile(trainer.generator.unet)
     run(trainer, args.out, args)

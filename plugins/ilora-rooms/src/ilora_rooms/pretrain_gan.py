@@ -31,11 +31,12 @@ from ilora_stylegan.stylegan2 import StyleGAN2, initialise, learning_rate_groups
 
 from .augment import KINDS, augment
 from .checkpoint import latest_state
-from .data import Pictures, write_shard
+from .data import Pictures
 from .discriminator import Discriminator
 from .export_gan import export_gan, sample_sheet
 from .gan_checkpoint import load_gan_state, save_gan_state
 from .gan_plan import Plan, plan_of, stages_of
+from .pretrain_options import options, parsed, refuse_or_resume, rendered
 from .scene import WORLD
 
 __all__ = ["Trainer", "main", "r1"]
@@ -254,30 +255,15 @@ def ship(out: Path, target: Path) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="run folder: states, snapshots, log")
-    parser.add_argument("--cache", type=Path, help="rendered shards (default OUT/cache)")
-    parser.add_argument("--shards", type=int, default=4, help="render up to this many shards of 500 before starting")
-    parser.add_argument("--device", default="cpu")
+    parser = options(__doc__, shipped=SHIPPED, holds=", snapshots", exports="write OUT's average as the weights")
     parser.add_argument("--stages", type=stages_of, default=Plan.stages, help="RESOLUTION:IMAGES,…, growing")
-    parser.add_argument("--minutes", type=float, default=1e9)
-    parser.add_argument("--resume", action="store_true", help="continue from OUT's latest state, if there is one")
     for name in ("batch", "lr", "gamma", "ema_images", "mixing", "base", "widest", "mapping_layers", "latent", "seed"):
         default = getattr(Plan, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--augment", nargs="*", choices=KINDS, default=())
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is best on a busy machine")
     parser.add_argument("--bf16", action="store_true", help="autocast both networks to bfloat16")
     parser.add_argument("--compile", action="store_true", help="torch.compile both networks")
-    parser.add_argument("--compact", action="store_true", help="smaller states; resuming is close, not exact")
-    parser.add_argument("--save-minutes", type=float, default=3)
-    parser.add_argument("--log-every", type=int, default=50)
-    parser.add_argument("--export", type=Path, metavar="OUT", help="write OUT's average as the weights and exit")
-    parser.add_argument("--to", type=Path, default=SHIPPED, help="where --export writes")
-    args = parser.parse_args(argv)
-    if (args.out is None) == (args.export is None):
-        parser.error("give --out to train or --export to ship")
-    return args
+    return parsed(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -286,20 +272,13 @@ def main(argv: list[str] | None = None) -> None:
     if args.export:
         ship(args.export, args.to)
         return
-    args.out.mkdir(parents=True, exist_ok=True)
-    cache = args.cache or args.out / "cache"
-    for shard in range(args.shards):
-        write_shard(cache, shard, device=args.device)
+    cache = rendered(args)
     if args.device != "cpu":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     fields = {name: getattr(args, name) for name in asdict(Plan())}
     plan = Plan(**{**fields, "augment": tuple(args.augment)})
     trainer = Trainer(plan, Pictures(cache), args.device, bf16=args.bf16)
-    state = latest_state(args.out)
-    if state is not None:
-        if not args.resume:
-            raise SystemExit(f"{args.out} holds a run already ({state.name}): add --resume or choose another folder")
-        trainer.load(state)
+    refuse_or_resume(trainer, args.out, wanted=args.resume)
     if args.compile:
         trainer.draw, trainer.judge = torch.compile(trainer.generator), torch.compile(trainer.critic)
     run(trainer, args.out, args)

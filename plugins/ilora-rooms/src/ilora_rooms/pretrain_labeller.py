@@ -34,6 +34,7 @@ from ilora_rooms.experiment import Rows
 from ilora_rooms.labeller import CHANNELS, SHIPPED, WIDTHS, RoomsLabeler, RoomsNet, encode
 from ilora_rooms.labeller_export import export_labeller
 from ilora_rooms.labeller_report import blurred, headline, score_labeller
+from ilora_rooms.pretrain_options import options, parsed
 from ilora_rooms.render import WORLD
 from ilora_rooms.source import RoomsSource
 
@@ -219,29 +220,17 @@ def ship(out: Path, target: Path, judged: int, size: int) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="run folder: states, log")
+    parser = options(__doc__, shipped=SHIPPED, holds="", exports="write OUT's average as a labeller", shards=False)
     parser.add_argument(
         "--n", type=int, default=LabelPlan.rooms, help="rooms to learn from; rendered once, kept on disk"
     )
     parser.add_argument("--size", type=int, default=64, help="side of the pictures, learnt from or judged on")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--visits", type=int, default=LabelPlan.visits, help="pictures seen, where the cosine ends")
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop earlier, to be resumed")
     parser.add_argument("--batch", type=int, default=LabelPlan.batch)
     parser.add_argument("--lr", type=float, default=LabelPlan.lr)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="continue from OUT's latest state, if there is one")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is best on a busy machine")
-    parser.add_argument("--save-minutes", type=float, default=3)
-    parser.add_argument("--log-every", type=int, default=50)
-    parser.add_argument("--export", type=Path, metavar="OUT", help="write OUT's average as a labeller and exit")
     parser.add_argument("--judged", type=int, default=100, help="test rooms that an export is scored on")
-    parser.add_argument("--to", type=Path, default=SHIPPED, help="where --export writes")
-    args = parser.parse_args(argv)
-    if (args.out is None) == (args.export is None):
-        parser.error("give --out to train or --export to ship")
-    return args
+    return parsed(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,18 +11,7 @@ from typing import Any
 
 import torch
 
-from .checkpoint import latest_state
-
-__all__ = ["resume", "steps"]
-
-
-def resume(trainer: Any, out: Path, *, wanted: bool) -> None:
-    """Load the latest state of `out`, if there is one; refuse to run over one that was not asked for."""
-    state = latest_state(out)
-    if state is not None and not wanted:
-        raise SystemExit(f"{out} holds a run already ({state.name}): add --resume or choose another folder")
-    if state is not None:
-        trainer.load(state)
+__all__ = ["steps"]
 
 
 def steps(trainer: Any, out: Path, args: argparse.Namespace, facts: dict[str, object]) -> None:

@@ -34,11 +34,12 @@ from ilora_core.noise import mix_seeds
 from ilora_vqgan.sampling import draw_codes
 
 from .checkpoint import latest_state, load_state, save_state
-from .data import Pictures, write_shard
+from .data import Pictures
 from .export_vqgan import export_parts, load_first_stage
 from .first_stage import decode, picture_codes
 from .pretrain import versions
-from .pretrain_loop import resume, steps
+from .pretrain_loop import steps
+from .pretrain_options import options, parsed, refuse_or_resume, rendered
 from .pretrain_vqgan import SHIPPED
 from .sheet import grid, save
 
@@ -211,37 +212,23 @@ def ship(out: Path, stage: Path, target: Path) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="run folder: codes, states, log, samples")
+    parser = options(
+        __doc__, shipped=SHIPPED, holds=", codes, samples", exports="add OUT's average to the first stage in --to"
+    )
     parser.add_argument(
         "--first-stage",
         type=Path,
         help=f"what pretrain_vqgan exported; default: --to's ({SHIPPED.name}/ of this package)",
     )
-    parser.add_argument("--cache", type=Path, help="rendered shards (default OUT/cache)")
-    parser.add_argument("--shards", type=int, default=4, help="render up to this many shards of 500 before starting")
     parser.add_argument("--held-out", type=int, default=500, help="pictures at the end that are only examined")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--visits", type=int, default=Plan.visits, help="length of the run; the rate falls at its end")
-    parser.add_argument("--minutes", type=float, default=1e9)
-    parser.add_argument("--resume", action="store_true", help="continue from OUT's latest state, if there is one")
     parser.add_argument("--width", type=int, default=Plan.width)
     parser.add_argument("--layers", type=int, default=Plan.layers)
     parser.add_argument("--heads", type=int, default=Plan.heads)
     parser.add_argument("--batch", type=int, default=Plan.batch)
     parser.add_argument("--lr", type=float, default=Plan.lr)
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is best on a busy machine")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--compact", action="store_true", help="smaller states; resuming is close, not exact")
-    parser.add_argument("--save-minutes", type=float, default=3)
-    parser.add_argument("--log-every", type=int, default=50)
-    parser.add_argument(
-        "--export", type=Path, metavar="OUT", help="add OUT's average to the first stage in --to and exit"
-    )
-    parser.add_argument("--to", type=Path, default=SHIPPED, help="where --export writes")
-    args = parser.parse_args(argv)
-    if (args.out is None) == (args.export is None):
-        parser.error("give --out to train or --export to ship")
+    args = parsed(parser, argv)
     args.first_stage = args.first_stage or args.to
     return args
 
@@ -251,10 +238,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     if args.export:
         return ship(args.export, args.first_stage, args.to)
-    args.out.mkdir(parents=True, exist_ok=True)
-    cache = args.cache or args.out / "cache"
-    for shard in range(args.shards):
-        write_shard(cache, shard, device=args.device)
+    cache = rendered(args)
     data = Pictures(cache)
     data.rescan()
     codes = codes_of(args.first_stage, data.pictures, args.out / "codes.npz")
@@ -262,7 +246,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = {name: getattr(args, name) for name in ("width", "layers", "heads", "batch", "lr", "visits", "seed")}
     plan = Plan(codes=n_codes, length=codes.shape[-1], **settings)
     trainer = Trainer(plan, codes[: -args.held_out].flatten(0, 1), args.device)
-    resume(trainer, args.out, wanted=args.resume)
+    refuse_or_resume(trainer, args.out, wanted=args.resume)
     facts = {**versions(args.device), "held_out": args.held_out, "first_stage": fingerprint(args.first_stage)}
     steps(trainer, args.out, args, facts)
     examine(trainer, args.first_stage, codes[-args.held_out :, 0], args.out / "samples.png")

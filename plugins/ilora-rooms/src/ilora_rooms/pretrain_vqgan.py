@@ -28,12 +28,13 @@ from torch import Tensor, nn
 
 from .checkpoint import latest_state, load_state, save_state
 from .codebook import Codebook, nearest
-from .data import Pictures, write_shard
+from .data import Pictures
 from .export_vqgan import export_parts
 from .first_stage import build, decode, encode, reconstruction_loss, report, rows
 from .patch_discriminator import PatchDiscriminator, balance, discriminator_loss, generator_loss
 from .pretrain import versions
-from .pretrain_loop import resume, steps
+from .pretrain_loop import steps
+from .pretrain_options import options, parsed, refuse_or_resume, rendered
 from .render import render
 from .splits import seeds
 
@@ -211,14 +212,10 @@ def ship(out: Path, target: Path) -> None:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="run folder: states, log, reconstructions")
-    parser.add_argument("--cache", type=Path, help="rendered shards (default OUT/cache)")
-    parser.add_argument("--shards", type=int, default=4, help="render up to this many shards of 500 before starting")
-    parser.add_argument("--device", default="cpu")
+    parser = options(
+        __doc__, shipped=SHIPPED, holds=", reconstructions", exports="write OUT's average as the shipped first stage"
+    )
     parser.add_argument("--visits", type=int, default=Plan.visits, help="length of the run; the rate falls at its end")
-    parser.add_argument("--minutes", type=float, default=1e9)
-    parser.add_argument("--resume", action="store_true", help="continue from OUT's latest state, if there is one")
     parser.add_argument("--widths", type=int, nargs="+", default=list(Plan.widths), help="channels per level")
     parser.add_argument("--codes", type=int, default=Plan.codes)
     parser.add_argument("--batch", type=int, default=Plan.batch)
@@ -228,19 +225,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--critic-from", type=int, default=Plan.critic_from, help="visits before the critic starts")
     parser.add_argument("--adversarial", type=float, default=Plan.adversarial)
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is best on a busy machine")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--compact", action="store_true", help="smaller states; resuming is close, not exact")
-    parser.add_argument("--save-minutes", type=float, default=3)
-    parser.add_argument("--log-every", type=int, default=50)
-    parser.add_argument(
-        "--export", type=Path, metavar="OUT", help="write OUT's average as the shipped first stage and exit"
-    )
-    parser.add_argument("--to", type=Path, default=SHIPPED, help="where --export writes")
-    args = parser.parse_args(argv)
-    if (args.out is None) == (args.export is None):
-        parser.error("give --out to train or --export to ship")
-    return args
+    return parsed(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -248,10 +234,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     if args.export:
         return ship(args.export, args.to)
-    args.out.mkdir(parents=True, exist_ok=True)
-    cache = args.cache or args.out / "cache"
-    for shard in range(args.shards):
-        write_shard(cache, shard, device=args.device)
+    cache = rendered(args)
     plan = Plan(
         widths=tuple(args.widths),
         codes=args.codes,
@@ -264,7 +247,7 @@ def main(argv: list[str] | None = None) -> None:
         seed=args.seed,
     )
     trainer = Trainer(plan, Pictures(cache), args.device)
-    resume(trainer, args.out, wanted=args.resume)
+    refuse_or_resume(trainer, args.out, wanted=args.resume)
     steps(trainer, args.out, args, dict(versions(args.device)))
     examine(trainer, args.out)
     return None

@@ -4,8 +4,9 @@ A generator works at its own resolution and in multiples of its stride. `process
 
     native  resize so that the shorter side is the generator's resolution, pad to the stride by repeating the edge
     full    keep the picture's own size, pad to the stride
-    tile    keep the picture's own size, cut it into overlapping squares of the generator's resolution and blend their
-            maps linearly. Depth is relative to each picture, so tiles of it do not agree: use native or full there
+    tile    draw it native, then overlapping squares of the generator's resolution at the picture's own size, and bring these
+            to the native map before they are blended (`ilora_core.tiling`); a picture whose shorter side is no longer than
+            the generator's resolution is drawn native
 
 No picture is cropped; maps come back at the picture's own size.
 
@@ -15,7 +16,7 @@ a picture and how far its draws are apart, (B,1,H,W)) has its spread returned be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ from ilora_core.errors import ArtefactError, ConfigError
 from ilora_core.intrinsics import Intrinsic, resize_map
 from ilora_core.plugins import PluginHost, load_plugins
 from ilora_core.protocols import Adapter, Codes, Generator
-from ilora_core.runtime import make_accelerator, place
+from ilora_core.runtime import make_accelerator, place, prepare_network
+from ilora_core.tiling import OVERLAP, tile_maps
 
 __all__ = ["PROCESSES", "Predictor", "adapter_from", "spread_of"]
 
@@ -52,11 +54,11 @@ class Predictor:
         host: PluginHost | None = None,
     ):
         first = _same_generator(artefacts)
-        host = host or load_plugins()
-        self._accelerator = make_accelerator(runtime or RuntimeConfig())
+        host, runtime = host or load_plugins(), runtime or RuntimeConfig()
+        self._accelerator = make_accelerator(runtime)
         made = {**first.generator_settings, **(settings or {})}
         self.generator: Generator = host.make("generators", generator or first.generator, **made)
-        place(self.generator, runtime or RuntimeConfig(), self._accelerator)
+        place(self.generator, runtime, self._accelerator)
         self.psnr_db: list[float] | None = None
         """Of each picture of the last call, where the generator can only approximate pictures (`inverts`), else None."""
         self.adapters: dict[str, Adapter] = {}
@@ -69,17 +71,37 @@ class Predictor:
             self.intrinsics[name] = artefact.intrinsic
             if self._spreads:
                 self.intrinsics[spread_of(artefact.intrinsic).name] = spread_of(artefact.intrinsic)
+        prepare_network(self.generator, runtime)
         self.generator.net.eval()
 
     @torch.inference_mode()
-    def __call__(self, pictures: Tensor, *, process: str = "native") -> dict[str, Tensor]:
-        """Intrinsic's name -> map (B,C,H,W) at the size of `pictures` (B,3,H,W) in [0,1]."""
+    def __call__(
+        self, pictures: Tensor, *, process: str = "native", overlap: float = OVERLAP, batch: int = 1
+    ) -> dict[str, Tensor]:
+        """Intrinsic's name -> map (B,C,H,W) at the size of `pictures` (B,3,H,W) in [0,1], drawn together.
+
+        overlap, batch  of process "tile": the least share of a tile's side that neighbours have in common, and how many tiles
+                        are drawn at once
+        """
         if process not in PROCESSES:
             raise ConfigError(f"--process is one of {', '.join(PROCESSES)}, not {process!r}.")
-        if process == "tile":
-            return self._tiled(pictures)
+        maps, side = self._whole(pictures, native=process != "full"), self.generator.resolution[0]
+        if process != "tile" or min(pictures.shape[-2:]) <= side:
+            return maps
+        return tile_maps(
+            lambda tiles: self.from_codes(self.generator.encode(tiles)),
+            pictures.cpu(),
+            maps,
+            self.intrinsics,
+            side=side,
+            overlap=overlap,
+            batch=batch,
+        )
+
+    def _whole(self, pictures: Tensor, *, native: bool) -> dict[str, Tensor]:
+        """Maps from one pass over whole pictures."""
         size = pictures.shape[-2:]
-        small = _to_native(pictures, self.generator.resolution[0]) if process == "native" else pictures
+        small = _to_native(pictures, self.generator.resolution[0]) if native else pictures
         padded = _pad(small, self.generator.stride)
         codes, maps = self.generator.encode(padded), {}
         if getattr(self.generator, "inverts", False):
@@ -110,25 +132,6 @@ class Predictor:
     @property
     def _spreads(self) -> bool:
         return getattr(self.generator, "seeds", 1) > 1
-
-    def _tiled(self, pictures: Tensor) -> dict[str, Tensor]:
-        side, (height, width) = self.generator.resolution[0], pictures.shape[-2:]
-        padded = F.pad(pictures, (0, max(0, side - width), 0, max(0, side - height)), mode="replicate")
-        sums: dict[str, Tensor] = {}
-        weight, ramp = torch.zeros(1, 1, *padded.shape[-2:]), _ramp(side)
-        for top, left in _corners(padded.shape[-2], padded.shape[-1], side):
-            tile = padded[..., top : top + side, left : left + side]
-            for name, value in self.from_codes(self.generator.encode(tile)).items():
-                total = sums.setdefault(name, torch.zeros(*value.shape[:2], *padded.shape[-2:]))
-                total[..., top : top + side, left : left + side] += value * ramp
-            weight[..., top : top + side, left : left + side] += ramp
-        maps = {}
-        for name, total in sums.items():
-            value = (total / weight)[..., :height, :width]
-            intrinsic = self.intrinsics[name]
-            unit = intrinsic.encoding == "unit_vector"
-            maps[name] = intrinsic.from_picture(intrinsic.to_picture(value)) if unit else value
-        return maps
 
 
 def adapter_from(artefact: Artefact, generator: Generator, host: PluginHost) -> Adapter:
@@ -188,19 +191,3 @@ def _pad(pictures: Tensor, stride: int) -> Tensor:
 def _psnr_db(found: Tensor, wanted: Tensor) -> list[float]:
     """10 log10(1 / mean square) per picture."""
     return (-10 * (found.float() - wanted).square().mean((1, 2, 3)).clamp(min=1e-10).log10()).tolist()
-
-
-def _ramp(side: int) -> Tensor:
-    """A tile's weight: a pyramid that is positive everywhere."""
-    line = torch.minimum(torch.arange(1, side + 1), torch.arange(side, 0, -1)).float() / side
-    return (line[:, None] * line[None, :])[None, None]
-
-
-def _corners(height: int, width: int, side: int) -> Iterator[tuple[int, int]]:
-    """Upper left corners of tiles that cover the picture and overlap by at least a quarter."""
-
-    def starts(length: int) -> list[int]:
-        count = 1 if length <= side else 1 + -(-(length - side) // (side * 3 // 4))
-        return [round(i * (length - side) / max(1, count - 1)) for i in range(count)]
-
-    return ((top, left) for top in starts(height) for left in starts(width))

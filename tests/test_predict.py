@@ -12,12 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
+from ilora_cli.main import main
 from ilora_core.artefact import find_artefacts
-from ilora_core.config import FitConfig
+from ilora_core.config import FitConfig, RuntimeConfig
 from ilora_core.errors import ArtefactError, ConfigError
 from ilora_core.fit import fit
 from ilora_core.intrinsics import DEPTH, NORMALS
+from ilora_core.pixels import read_pixels
 from ilora_core.predict import Predictor
+from ilora_core.tiling import low_pass, tile_maps
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,49 @@ def test_padding_does_not_reach_a_picture_that_fits(drawer):
         other = drawer(picture, process=process)
         for name in one:
             torch.testing.assert_close(other[name], one[name], atol=1e-5, rtol=1e-5)
+
+
+def test_pictures_together_are_as_alone(drawer):
+    pictures = torch.rand(3, 3, 50, 70, generator=torch.Generator().manual_seed(2))
+    for process in ("native", "tile"):
+        together = drawer(pictures, process=process, batch=4)
+        for row in range(3):
+            alone = drawer(pictures[row : row + 1], process=process)
+            for name, value in together.items():
+                torch.testing.assert_close(value[row : row + 1], alone[name], atol=5e-3, rtol=0)
+
+
+def test_tiles_keep_to_the_native_map(drawer):
+    """Seen from afar the map is the native one, which tiles by themselves are not."""
+    picture = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(3))
+    native, tiles = drawer(picture), drawer(picture, process="tile", overlap=0.5, batch=8)
+
+    @torch.inference_mode()
+    def draw(crops):
+        return drawer.from_codes(drawer.generator.encode(crops))
+
+    bare = tile_maps(draw, picture, {}, drawer.intrinsics, side=32, overlap=0.5)
+    for name, value in tiles.items():
+        own, without = (low_pass(found - native[name], 6.0).abs().mean() for found in (value, bare[name]))
+        assert own < without / 3
+        assert (value - native[name]).abs().max() > 1e-3
+
+
+def test_small_pictures_have_no_tiles(drawer):
+    picture = torch.rand(1, 3, 24, 60, generator=torch.Generator().manual_seed(4))
+    native, tiles = drawer(picture), drawer(picture, process="tile")
+    for name, value in native.items():
+        assert torch.equal(value, tiles[name])
+
+
+def test_a_network_is_compiled_on_request(fitted, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net: compiled.append(net))
+    artefacts = find_artefacts(fitted)
+    Predictor(artefacts, runtime=RuntimeConfig(device="cpu"))
+    assert not compiled
+    drawer = Predictor(artefacts, runtime=RuntimeConfig(device="cpu", compile=True))
+    assert compiled == [drawer.generator.net]
 
 
 def test_several_adapters_do_not_mix(fitted, drawer):
@@ -135,6 +181,52 @@ def test_what_exists_is_kept_unless_overwritten(fitted, tmp_path):
     assert np.load(target).shape == (30, 40, 3)
 
 
+def test_frames_on_one_scale(fitted, tmp_path, capsys):
+    """Two folders of frames in tiles: npy and png of all frames of a folder are on one scale, and one more frame redoes it."""
+    rng = np.random.default_rng(0)
+    for folder, frames in (("a", 3), ("b", 2)):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        base = rng.integers(0, 200, (48, 64, 3), dtype=np.uint8)
+        for number in range(frames):
+            Image.fromarray(base + np.uint8(20 * number)).save(tmp_path / "in" / folder / f"{number}.png")
+    (tmp_path / "in" / "a" / "broken.png").write_bytes(b"no picture")
+    arguments = ["predict", str(tmp_path / "in"), "-a", str(fitted), "-o", str(tmp_path / "maps"), "--device", "cpu"]
+    arguments += [
+        "--shared-scale",
+        "--format",
+        "npy,png",
+        "--process",
+        "tile",
+        "--overlap",
+        "0.3",
+        "--batch",
+        "2",
+        "--json",
+    ]
+    assert main(arguments) == 1
+    first = json.loads(capsys.readouterr().out)
+    assert (first["written"], list(first["failed"])) == (5, [str(tmp_path / "in" / "a" / "broken.png")])
+
+    lines = {}
+    for folder, frames in (("a", 3), ("b", 2)):
+        for number in range(frames):
+            drawn = np.load(tmp_path / "maps" / "depth" / folder / f"{number}.npy")
+            assert drawn.shape == (48, 64)
+            shown = read_pixels(tmp_path / "maps" / "depth" / folder / f"{number}.png").stored[..., 0] / 65535
+            inside = (shown > 0) & (shown < 1)
+            lines[folder, number] = np.polyfit(drawn[inside], shown[inside], 1)
+            assert lines[folder, number][0] < 0  # near is bright
+            np.testing.assert_allclose(lines[folder, number], lines[folder, 0], rtol=1e-2)
+    assert abs(lines["a", 0][0] - lines["b", 0][0]) > 1e-3
+    assert not list((tmp_path / "maps").glob(".frames-*"))
+
+    (tmp_path / "in" / "a" / "broken.png").unlink()
+    (tmp_path / "maps" / "depth" / "b" / "1.npy").unlink()
+    assert main(arguments) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert (second["written"], second["skipped"]) == (2, 3)
+
+
 def test_normal_frames_differ_by_their_signs(fitted, tmp_path):
     picture = tmp_path / "p.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(picture)
@@ -169,6 +261,8 @@ def test_a_generators_own_samples(fitted, tmp_path):
         (("predict", "--adapter", "x"), "--samples"),
         (("predict", "x.png", "--adapter", "nowhere"), "no folder nowhere"),
         (("predict", "x.png", "--adapter", "x", "--format", "jpg"), "npy, png, exr"),
+        (("predict", "--samples", "2", "--adapter", "x", "--shared-scale"), "--shared-scale"),
+        (("predict", "x.png", "--adapter", "x", "--overlap", "1"), "--overlap"),
     ],
 )
 def test_bad_requests(arguments, words):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ilora_cli.console import console, parse_settings, print_json
-from ilora_core.errors import ConfigError, DataError
+from ilora_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from ilora_cli.predict_work import Drawn, Writer
     from ilora_core.predict import Predictor
 
 __all__ = ["predict"]
@@ -30,6 +29,18 @@ def predict(
     process: Annotated[
         str, typer.Option(help="native, full or tile: how a picture meets the generator's size")
     ] = "native",
+    overlap: Annotated[
+        float,
+        typer.Option(min=0.05, max=0.9, help="Of --process tile: the share of a tile that neighbours have in common."),
+    ] = 0.25,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures of one size, or tiles, drawn at once.")] = 1,
+    shared_scale: Annotated[
+        bool,
+        typer.Option(
+            "--shared-scale",
+            help="Frames of one scene: depth and shading of a folder's pictures on one scale, so that none flickers.",
+        ),
+    ] = False,
     normals: Annotated[str, typer.Option(help="Axes of written normals: opencv, opengl or directx")] = "opencv",
     preview: Annotated[bool, typer.Option(help="Also write 8-bit previews.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw again what exists.")] = False,
@@ -39,6 +50,7 @@ def predict(
     seed: Annotated[int, typer.Option(help="Of --samples.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16, fp16")] = "fp32",
+    compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the network: for many pictures.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="generator.name=value")] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Machine-readable list of what was written and what failed.")
@@ -50,6 +62,9 @@ def predict(
     """
     formats = [name.strip().lstrip(".") for name in format_.split(",")]
     _check(inputs or [], adapter or [], formats, process, normals, samples)
+    if samples and shared_scale:
+        raise ConfigError("--shared-scale is for the frames of one scene; --samples are pictures of different ones.")
+    from ilora_cli.predict_work import Drawing, Writer, samples_of, with_their_folder
     from ilora_core.artefact import find_artefacts
     from ilora_core.config import RuntimeConfig
     from ilora_core.folders import find_pictures
@@ -58,22 +73,29 @@ def predict(
     artefacts = [artefact for path in adapter or [] for artefact in find_artefacts(path)]
     pictures = {} if samples else find_pictures(inputs or [])
     names = [artefact.intrinsic.name for artefact in artefacts]
-    writer = _Writer(Path(out), formats, normals, preview=preview)
+    writer = Writer(Path(out), formats, normals, preview=preview)
     keys = [f"sample-{seed}-{i:06d}" for i in range(samples)] if samples else list(pictures)
     todo = [key for key in keys if overwrite or not writer.complete(key, names)]
-    failed: dict[str, str] = {}
-    inversions: dict[str, float] = {}
+    todo = with_their_folder(todo, pictures) if shared_scale else todo
+    done = _Done(out, process, len(keys), len(todo), passed_over=_passed_over(inputs or []))
     if todo:
         from ilora_core.predict import Predictor
 
-        runtime = RuntimeConfig(device=device, precision=precision)
+        runtime = RuntimeConfig(device=device, precision=precision, compile=compile_)
         drawer = Predictor(artefacts, runtime=runtime, generator=generator, settings=settings.get("generator"))
+        drawing = Drawing(drawer, pictures, process, overlap, batch, done.failed, done.inversions)
         if samples:
-            drawn = _samples(drawer, samples, seed, todo)
+            drawn = samples_of(drawer, samples, seed, todo)
+        elif shared_scale:
+            from ilora_core.frames import SharedScale
+
+            writer.scale = SharedScale(drawer.intrinsics)
+            done.unfitted = writer.scale.unfitted
+            drawn = drawing.on_one_scale(todo, writer.scale, Path(out))
         else:
-            drawn = _pictures(drawer, pictures, todo, process, failed, inversions)
+            drawn = drawing.of(todo)
         _write_all(drawn, writer, len(todo), drawer, quiet=json)
-    _report(out, keys, todo, failed, _passed_over(inputs or []), process, inversions, json=json)
+    _report(done, json=json)
 
 
 def _check(
@@ -93,83 +115,14 @@ def _check(
             raise ConfigError(f"{option} is one of {', '.join(allowed)}, not {value!r}.")
 
 
-class _Writer:
-    """Where maps go, and whether they are there."""
-
-    def __init__(self, out: Path, formats: list[str], frame: str, *, preview: bool):
-        self.out, self.formats, self.frame, self.preview = out, formats, frame, preview
-
-    def complete(self, key: str, names: list[str]) -> bool:
-        """Whether every map of a picture exists."""
-        return all(path.is_file() for name in names for path in self._paths(key, name))
-
-    def write(self, key: str, name: str, value: Tensor, drawer: Predictor) -> None:
-        """One map (C,H,W) in every format, each file whole or not at all."""
-        import torch
-
-        from ilora_core.maps_io import write_map, write_preview
-
-        intrinsic, valid = drawer.intrinsics[name], torch.ones_like(value[:1], dtype=torch.bool)
-        *paths, last = self._paths(key, name)
-        for path in paths if self.preview else [*paths, last]:
-            write_map(path, value, valid, intrinsic, frame=self.frame)
-        if self.preview:
-            write_preview(last, value, valid, intrinsic, frame=self.frame)
-
-    def _paths(self, key: str, name: str) -> list[Path]:
-        # Not with_suffix: a key may hold dots.
-        paths = [self.out / name / f"{key}.{suffix}" for suffix in self.formats]
-        return [*paths, self.out / f"{name}_preview" / f"{key}.png"] if self.preview else paths
-
-
-def _pictures(
-    drawer: Predictor,
-    pictures: Mapping[str, Path],
-    todo: list[str],
-    process: str,
-    failed: dict[str, str],
-    inversions: dict[str, float],
-) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-    from ilora_core.maps_io import read_picture
-
-    for key in todo:
-        try:
-            picture = read_picture(pictures[key])
-        except DataError as error:
-            failed[str(pictures[key])] = str(error)
-            yield key, {}
-            continue
-        maps = drawer(picture[None], process=process)
-        if drawer.psnr_db is not None:
-            inversions[key] = round(drawer.psnr_db[0], 2)
-        yield key, {name: value[0] for name, value in maps.items()}
-
-
-def _samples(drawer: Predictor, n: int, seed: int, todo: list[str]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-    codes = drawer.generator.sample(n, seed=seed)
-    for index in range(n):
-        key = f"sample-{seed}-{index:06d}"
-        if key in todo:
-            one = {name: value if len(value) == 1 else value[index : index + 1] for name, value in codes.items()}
-            drawn = {name: value[0] for name, value in drawer.from_codes(one).items()}
-            yield key, {**drawn, "": drawer.generator.picture(one)[0].float().cpu()}
-
-
-def _write_all(
-    drawn: Iterator[tuple[str, Mapping[str, Tensor]]], writer: _Writer, total: int, drawer: Predictor, *, quiet: bool
-) -> None:
+def _write_all(drawn: Drawn, writer: Writer, total: int, drawer: Predictor, *, quiet: bool) -> None:
     from rich.progress import track
 
     out = console(stderr=True)
     shown = track(drawn, "predict", total, console=out, transient=True, disable=quiet or not out.is_terminal)
     for key, maps in shown:
         for name, value in maps.items():
-            if name:
-                writer.write(key, name, value, drawer)
-            else:
-                from ilora_core.maps_io import write_picture
-
-                write_picture(writer.out / "pictures" / key, value, format="png8")
+            writer.write(key, name, value, drawer)
 
 
 def _passed_over(inputs: list[str]) -> list[str]:
@@ -180,33 +133,52 @@ def _passed_over(inputs: list[str]) -> list[str]:
     return [str(p) for p in found if p.is_file() and p.suffix.lower() not in SUFFIXES and not p.name.startswith(".")]
 
 
-def _report(
-    out: str,
-    keys: list[str],
-    todo: list[str],
-    failed: dict[str, str],
-    passed_over: list[str],
-    process: str,
-    inversions: dict[str, float],
-    *,
-    json: bool,
-) -> None:
-    skipped, written = len(keys) - len(todo), len(todo) - len(failed)
+@dataclass
+class _Done:
+    """What there is to tell."""
+
+    out: str
+    process: str
+    total: int
+    todo: int
+    passed_over: list[str]
+    failed: dict[str, str] = field(default_factory=dict)
+    inversions: dict[str, float] = field(default_factory=dict)
+    unfitted: list[str] = field(default_factory=list)
+
+    @property
+    def written(self) -> int:
+        return self.todo - len(self.failed)
+
+    @property
+    def skipped(self) -> int:
+        return self.total - self.todo
+
+
+def _report(done: _Done, *, json: bool) -> None:
     if json:
-        data: dict[str, Any] = {"out": out, "process": process, "written": written, "skipped": skipped}
-        inverted = {"inversion_psnr_db": inversions} if inversions else {}
-        print_json({**data, **inverted, "failed": failed, "passed_over": passed_over})
+        data: dict[str, Any] = {"out": done.out, "process": done.process, "written": done.written}
+        told = {"inversion_psnr_db": done.inversions} if done.inversions else {}
+        told |= {"own_scale": done.unfitted} if done.unfitted else {}
+        print_json({**data, "skipped": done.skipped, **told, "failed": done.failed, "passed_over": done.passed_over})
     else:
-        note = f", {skipped} existed already (--overwrite draws them again)" if skipped else ""
-        console(stderr=True).print(f"{written} pictures drawn into {out}, process {process}{note}")
-        if inversions:
-            worst = min(inversions, key=lambda key: inversions[key])
-            mean = sum(inversions.values()) / len(inversions)
-            told = f"these maps are of inversions, PSNR {mean:.1f} dB on average, worst {inversions[worst]:.1f} dB ({worst})"
-            console(stderr=True).print(told, markup=False)
-        if passed_over:
-            console(stderr=True).print(f"passed over, not pictures: {', '.join(passed_over)}", markup=False)
-        for message in failed.values():
-            console(stderr=True).print(f"could not draw: {message}", style="red", markup=False)
-    if failed:
+        _tell(done)
+    if done.failed:
         raise typer.Exit(1)
+
+
+def _tell(done: _Done) -> None:
+    out = console(stderr=True)
+    note = f", {done.skipped} existed already (--overwrite draws them again)" if done.skipped else ""
+    out.print(f"{done.written} pictures drawn into {done.out}, process {done.process}{note}")
+    if found := done.inversions:
+        worst = min(found, key=lambda key: found[key])
+        mean = sum(found.values()) / len(found)
+        told = f"these maps are of inversions, PSNR {mean:.1f} dB on average, worst {found[worst]:.1f} dB ({worst})"
+        out.print(told, markup=False)
+    if done.unfitted:
+        out.print(f"kept on a scale of their own, nothing fits: {', '.join(done.unfitted)}", markup=False)
+    if done.passed_over:
+        out.print(f"passed over, not pictures: {', '.join(done.passed_over)}", markup=False)
+    for message in done.failed.values():
+        out.print(f"could not draw: {message}", style="red", markup=False)

@@ -80,7 +80,7 @@ class _Vgg:
         except ImportError as error:
             raise MissingDependency("perceptual projection needs torchvision: pip install torchvision.") from error
         try:
-            stack = vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features
+            stack: Any = vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features
         except OSError as error:
             raise WeightsError(
                 f"torchvision's VGG-16 weights could not be fetched ({error}). Connect once, or leave perceptual out."

@@ -41,7 +41,7 @@ def record(
     data = {
         "benchmark": benchmark,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *map(_portable, sys.argv[1:])]),
         "device": described,
         "versions": {"python": platform.python_version(), **_versions()},
         "settings": dict(settings),
@@ -95,3 +95,8 @@ def _cpu_model() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or "unknown"
+
+
+def _portable(argument: str) -> str:
+    """An absolute path belongs to one machine: its last part stands for it."""
+    return Path(argument).name if Path(argument).is_absolute() else argument

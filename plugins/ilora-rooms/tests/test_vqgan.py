@@ -33,6 +33,8 @@ def test_shipped_files_are_what_they_say():
     for name, digest in card["sha256"].items():
         assert hashlib.sha256((SHIPPED / name).read_bytes()).hexdigest() == digest
     for part in ("first_stage", "prior"):
+        assert not json.loads((SHIPPED / part / "config.json").read_text()).get("_name_or_path")
+        assert card["bytes"][part] == sum(path.stat().st_size for path in (SHIPPED / part).iterdir())
         assert sum(path.stat().st_size for path in (SHIPPED / part).iterdir()) <= LIMIT_BYTES
 
 

@@ -234,6 +234,7 @@ def test_the_last_timestep_is_the_default():
 
 def test_samples_depend_on_seed_and_place_alone():
     generator = tiny()
+    generator.unet.double()  # 30 steps of a random network make much of a last bit, which depends on the batch
     three, two = generator.sample(3, seed=5), generator.sample(2, seed=5)
     torch.testing.assert_close(three["latent"][:2], two["latent"], atol=1e-4, rtol=0)
     assert torch.equal(generator.sample(2, seed=5)["latent"], two["latent"])

@@ -66,7 +66,8 @@ def test_zero_snr_alphas(oracle):
 
 
 def test_noising_and_velocity_are_exact(oracle):
-    level = ALPHAS[FACTS["vel_timesteps"]].view(-1, 1, 1, 1)
+    # The oracle's own table: how a processor rounds powers and products differs in the last bits.
+    level = oracle["zero_snr_alphas_cumprod"][FACTS["vel_timesteps"]].view(-1, 1, 1, 1)
     assert torch.equal(noised(oracle["vel/latents"], oracle["vel/noise"], level), oracle["vel/noisy"])
     assert torch.equal(velocity(oracle["vel/latents"], oracle["vel/noise"], level), oracle["vel/target"])
 

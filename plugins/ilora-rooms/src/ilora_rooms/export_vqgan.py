@@ -35,7 +35,10 @@ def export_parts(parts: Mapping[str, nn.Module], folder: Path, facts: Mapping[st
         for name, module in parts.items():
             # The plain method: diffusers' own warns of modules that stay in float32, of which there are none.
             half: Any = nn.Module.to(copy.deepcopy(module), "cpu", torch.float16)
-            half.config._name_or_path = ""  # where it was loaded from is nobody's business
+            if name == "first_stage":  # where it was loaded from is nobody's business
+                half.register_to_config(_name_or_path="")  # diffusers' configuration is frozen: setting an attribute does nothing
+            else:
+                half.config._name_or_path = ""
             half.save_pretrained(draft / name)
         files = sorted(p for p in draft.rglob("*") if p.is_file())
         for path in files:

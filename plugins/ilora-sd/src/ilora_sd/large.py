@@ -22,7 +22,7 @@ from ilora_core.intrinsics import Intrinsic
 from ilora_core.protocols import Codes
 from ilora_sd.latent import ATTENTION
 from ilora_sd.loading import Components
-from ilora_sd.model import OneStep, up_block_features
+from ilora_sd.model import OneStep, OneStepUNet
 
 __all__ = ["ADDED_PROJECTIONS", "StableDiffusion3", "StableDiffusionXL"]
 
@@ -31,35 +31,8 @@ ADDED_PROJECTIONS = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 _T5_LENGTH = 256
 
 
-class StableDiffusionXL(OneStep):
+class StableDiffusionXL(OneStepUNet):
     """SDXL and SDXL-Turbo, one step. Conditions: "prompt" (1,L,D) and "pooled" (1,P)."""
-
-    def __init__(
-        self,
-        components: Components,
-        *,
-        timestep: int | None = None,
-        resolution: int | None = None,
-        noisy_target: bool = True,
-        output: str = "raw",
-        loss: str = "latent",
-    ):
-        unet: Any = components.unet
-        super().__init__(
-            components,
-            timestep=timestep,
-            resolution=resolution,
-            patch=2 ** (len(unet.config.block_out_channels) - 1),
-            noisy_target=noisy_target,
-            output=output,
-            loss=loss,
-        )
-
-    @torch.no_grad()
-    def features(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
-        """What the UNet's up-blocks put out at the same timestep and prompt, (B,K,H/f,W/f): a linear probe's input."""
-        conditions = self._conditions(intrinsic.prompt)
-        return up_block_features(self.unet, lambda: self._predict(codes["latent"], conditions), codes["latent"])
 
     def _embed(self, text: str) -> dict[str, Tensor]:
         tokens, pooled = _clip_pair(self, text)

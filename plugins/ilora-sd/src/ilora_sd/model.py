@@ -84,8 +84,8 @@ class OneStep(LatentGenerator, ABC):
         return clean_latent(drawn, latent.to(self._device).float(), self.prediction, self._level)
 
 
-class StableDiffusion(OneStep):
-    """Stable Diffusion 1.x and 2.x, one step. Conditions: "prompt" (1,L,D), the text encoder's last hidden state."""
+class OneStepUNet(OneStep):
+    """What one-step models with a UNet share."""
 
     def __init__(
         self,
@@ -113,6 +113,10 @@ class StableDiffusion(OneStep):
         """What the UNet's up-blocks put out at the same timestep and prompt, (B,K,H/f,W/f): a linear probe's input."""
         conditions = self._conditions(intrinsic.prompt)
         return up_block_features(self.unet, lambda: self._predict(codes["latent"], conditions), codes["latent"])
+
+
+class StableDiffusion(OneStepUNet):
+    """Stable Diffusion 1.x and 2.x, one step. Conditions: "prompt" (1,L,D), the text encoder's last hidden state."""
 
     def _embed(self, text: str) -> dict[str, Tensor]:
         return {"prompt": self.text_encoder(self._tokens(text, self.tokenizer))[0].float()}

@@ -1,4 +1,4 @@
-"""Writes a first stage and its prior in float16 with their provenance, whole or not at all.
+"""Writes a model's parts in float16 with their provenance, whole or not at all; those of the VQGAN are
 
 first_stage/  diffusers' VQModel      prior/  transformers' GPT2LMHeadModel      weights.json
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import nn
 
@@ -26,29 +27,33 @@ from .scene import WORLD
 __all__ = ["export_parts", "load_first_stage"]
 
 
-def export_parts(parts: Mapping[str, nn.Module], folder: Path, facts: Mapping[str, Any]) -> Path:
+def export_parts(
+    parts: Mapping[str, nn.Module], folder: Path, facts: Mapping[str, Any], *, name: str = "rooms-vqgan"
+) -> Path:
     """Write `parts` under their names, and `weights.json` with `facts`, sizes and digests; replaces `folder`.
 
     Raises WeightsError for a part above LIMIT_BYTES.
     """
     with atomic_path(folder) as draft:
-        for name, module in parts.items():
+        for part, module in parts.items():
             # The plain method: diffusers' own warns of modules that stay in float32, of which there are none.
             half: Any = nn.Module.to(copy.deepcopy(module), "cpu", torch.float16)
-            if name == "first_stage":  # where it was loaded from is nobody's business
-                half.register_to_config(_name_or_path="")  # diffusers' configuration is frozen: setting an attribute does nothing
+            if isinstance(half, ConfigMixin):  # where it was loaded from is nobody's business
+                half.register_to_config(
+                    _name_or_path=""
+                )  # diffusers' configuration is frozen: setting an attribute does nothing
             else:
                 half.config._name_or_path = ""
-            half.save_pretrained(draft / name)
+            half.save_pretrained(draft / part)
         files = sorted(p for p in draft.rglob("*") if p.is_file())
         for path in files:
             path.chmod(0o644)  # safetensors writes for its owner alone; a package is for everybody
-        sizes = {name: sum(p.stat().st_size for p in files if p.parent.name == name) for name in parts}
-        if over := {name: size for name, size in sizes.items() if size > LIMIT_BYTES}:
-            told = ", ".join(f"{name} is {size / 1e6:.1f} MB" for name, size in over.items())
+        sizes = {part: sum(p.stat().st_size for p in files if p.parent.name == part) for part in parts}
+        if over := {part: size for part, size in sizes.items() if size > LIMIT_BYTES}:
+            told = ", ".join(f"{part} is {size / 1e6:.1f} MB" for part, size in over.items())
             raise WeightsError(f"{told}, over the {LIMIT_BYTES / 1e6:.0f} MB that may ship: choose narrower layers.")
         card = {
-            "name": "rooms-vqgan",
+            "name": name,
             "world": WORLD,
             "licence": "Apache-2.0",
             "trained_on": "pictures of ilora_rooms, split 'pretrain', rendered from seeds; no other data",

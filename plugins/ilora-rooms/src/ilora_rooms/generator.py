@@ -15,7 +15,7 @@ from ilora_rooms.model import WIDTHS, build
 from ilora_sd.loading import Components, check_timestep, load_folder, randomise
 from ilora_sd.model import StableDiffusion
 
-__all__ = ["SHIPPED", "rooms", "skeleton", "tiny"]
+__all__ = ["SHIPPED", "provenance_of", "rooms", "skeleton", "tiny", "untrained"]
 
 SHIPPED = Path(__file__).parent / "weights" / "ldm"
 
@@ -34,7 +34,7 @@ def rooms(
         raise WeightsError(
             f"there is no rooms model in {folder}. Reinstall ilora-rooms, or train one: python -m ilora_rooms.pretrain"
         )
-    components = load_folder(folder, vae_class=PatchCodec, provenance=_provenance(folder, weights))
+    components = load_folder(folder, vae_class=PatchCodec, provenance=provenance_of(folder, weights))
     components = randomise(components, seed) if random_unet else components
     check_timestep(timestep, components.timesteps)
     return StableDiffusion(components, timestep=timestep)
@@ -42,23 +42,25 @@ def rooms(
 
 def tiny() -> StableDiffusion:
     """The same parts, narrow and untrained."""
-    return StableDiffusion(_untrained((16, 32, 32)))
+    return StableDiffusion(untrained((16, 32, 32)))
 
 
 def skeleton(**_: Any) -> StableDiffusion:
     """The full-size parts without weights."""
     with torch.device("meta"):
-        return StableDiffusion(_untrained(WIDTHS))
+        return StableDiffusion(untrained(WIDTHS))
 
 
-def _untrained(widths: tuple[int, ...]) -> Components:
+def untrained(widths: tuple[int, ...]) -> Components:
+    """The parts with random weights."""
     codec = PatchCodec()
     made = build(codec, "epsilon", widths=widths)
     parts = Components(made.unet, codec, made.text, made.tokenizer, dict(made.scheduler.config))
     return replace(parts, provenance={"weights": "untrained"})
 
 
-def _provenance(folder: Path, weights: str) -> dict[str, Any]:
+def provenance_of(folder: Path, weights: str) -> dict[str, Any]:
+    """For run.json, from the folder's weights.json. weights: what the user gave; "" = the shipped ones."""
     card = folder / "weights.json"
     facts = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
     kept = {key: facts[key] for key in ("name", "world", "date", "visits", "device", "licence") if key in facts}

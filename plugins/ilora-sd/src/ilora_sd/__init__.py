@@ -19,6 +19,16 @@ _AUGMENTED = (
     ("sd21-aug", "sd21", "sd2", _RAIL_PP, "Stable Diffusion 2.1 in many steps: the paper's AUG"),
     ("sd15-aug", "sd15", "sd1", _RAIL, "Stable Diffusion 1.5 in many steps"),
 )
+_BLIND = (
+    (
+        "sd21-sdedit",
+        "sd21",
+        "sd2",
+        _RAIL_PP,
+        "Stable Diffusion 2.1 in many steps, by SDEdit: what AUG is compared with",
+    ),
+    ("sd15-sdedit", "sd15", "sd1", _RAIL, "Stable Diffusion 1.5 in many steps, by SDEdit"),
+)
 _LARGE = (
     ("sdxl", "sdxl", 1024, _RAIL_PP, "SDXL 1.0 base, single step"),
     ("sdxl-turbo", "sdxl", 512, "Stability AI Non-Commercial Research Community", "SDXL-Turbo, single step"),
@@ -31,6 +41,7 @@ def ilora_generators() -> Iterator[Card]:
     """One card per set of weights, and `sd` for any others of the first two generations."""
     yield from _first_generations()
     yield from _augmented()
+    yield from _blind()
     yield from _large()
 
 
@@ -64,6 +75,19 @@ def _augmented() -> Iterator[Card]:
             "ilora_sd.factories:augmented",
             "ilora_sd.factories:tiny_augmented",
             options={"weights": weights, "architecture": architecture, "image_weights": "instruct-pix2pix"},
+            skeleton="ilora_sd.factories:augmented_skeleton",
+        )
+
+
+def _blind() -> Iterator[Card]:
+    for name, weights, architecture, licence, summary in _BLIND:
+        yield Card(
+            name,
+            summary,
+            licence,
+            "ilora_sd.factories:augmented",
+            "ilora_sd.factories:tiny_blind",
+            options={"weights": weights, "architecture": architecture, "blind": True, "strength": 0.5},
             skeleton="ilora_sd.factories:augmented_skeleton",
         )
 

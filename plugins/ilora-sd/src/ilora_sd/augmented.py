@@ -7,6 +7,9 @@
 I-LoRA section 4.3 and the released training script. c goes in without the VAE's scaling factor, as in InstructPix2Pix, whose
 convolution reads it (`ilora_sd.widening`). t and ε of a training sample follow from its seed alone; the starting noise of a map
 from `noise_seed` and its size alone, so that a picture's map depends on nothing else.
+
+Without c ("blind") the prompt alone says what to draw, and the picture is only where the trajectory starts: SDEdit (Meng et al.,
+arXiv 2108.01073), which the paper puts beside its model.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ _TIME, _NOISE, _START = 0x71, 0x72, 0x73
 class Augmented(LatentGenerator):
     """Stable Diffusion with a picture beside its latent, in many steps. components.unet takes 2C channels (`widen`).
 
+    blind  in training and in drawing, zeros stand where the picture's latent would
     Codes and prepared codes are those of the single step.
     """
 
@@ -43,11 +47,12 @@ class Augmented(LatentGenerator):
         sampling: Sampling | None = None,
         resolution: int | None = None,
         noisy_target: bool = True,
+        blind: bool = False,
     ):
         unet: Any = components.unet
         patch = 2 ** (len(unet.config.block_out_channels) - 1)
         super().__init__(components, resolution=resolution, patch=patch, noisy_target=noisy_target)
-        self.sampling = sampling or Sampling()
+        self.sampling, self.blind = sampling or Sampling(), blind
         self.alphas: list[float] = alphas(self.scheduler_config, zero_snr=True).tolist()
 
     @property
@@ -100,16 +105,18 @@ class Augmented(LatentGenerator):
             timesteps = torch.full((len(given),), timestep, device=given.device)
             return self._call(given, timesteps, words).float().chunk(len(wanted))
 
-        made = []
+        made, start = [], codes["latent"].to(self._device).float() if self.sampling.strength < 1 else None
         for number in range(self.seeds):
             row = noise_like(condition[:1], [mix_seeds(self.sampling.noise_seed, _START, number)])
             noise = row.expand_as(condition)
-            made.append(self._decode(draw(answer, noise, self.scheduler_config, self.sampling, self.alphas)))
+            drawn = draw(answer, noise, self.scheduler_config, self.sampling, self.alphas, start=start)
+            made.append(self._decode(drawn))
         return torch.stack(made)
 
     def _condition(self, latent: Tensor) -> Tensor:
-        """The picture's latent as the convolution reads it: without the VAE's scale, float32."""
-        return latent.to(self._device).float() / self.scale
+        """The picture's latent as the convolution reads it: without the VAE's scale, float32; zeros for the blind."""
+        latent = latent.to(self._device).float() / self.scale
+        return torch.zeros_like(latent) if self.blind else latent
 
     def _alone(self, latent: Tensor) -> Tensor:
         # Zeros leave the convolution's output what it was before it was widened.

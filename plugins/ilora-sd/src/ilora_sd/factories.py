@@ -27,6 +27,7 @@ __all__ = [
     "stable_diffusion",
     "tiny",
     "tiny_augmented",
+    "tiny_blind",
     "tiny_components",
 ]
 
@@ -77,6 +78,8 @@ def augmented(
     guidance_rescale: float = 0.7,
     spacing: str = "linspace",
     reference_sigmas: bool = False,
+    strength: float = 1.0,
+    blind: bool = False,
     seeds: int = 1,
     noise_seed: int = 0,
     resolution: int | None = 512,
@@ -91,22 +94,26 @@ def augmented(
     """The multi-step generator from a text-to-image model's weights; see `Sampling` for how a map is drawn.
 
     image_weights  an InstructPix2Pix whose first convolution reads the picture; "" = zeros (`ilora_sd.widening`)
+    blind          SDEdit: the network never sees the picture; strength says how much of it the trajectory starts with
     architecture   what `augmented_skeleton` builds; random_unet, seed: the control, first convolution and all
     """
     sampling = Sampling(
-        steps, cfg, image_guidance, guidance_rescale, spacing, reference_sigmas, seeds, noise_seed
+        steps, cfg, image_guidance, guidance_rescale, spacing, reference_sigmas, strength, seeds, noise_seed
     )  # before anything is fetched
     components = load_components(
         weights, revision=revision, variant=variant, tokenizer=tokenizer, local_only=local_only
     )
-    if random_unet:
+    if random_unet or blind:
         unet: Any = components.unet
-        components = randomise(widen(components, torch.zeros_like(unet.conv_in.weight), "random"), seed)
+        components = widen(
+            components, torch.zeros_like(unet.conv_in.weight), "random" if random_unet else "none: blind"
+        )
+        components = randomise(components, seed) if random_unet else components
     elif image_weights:
         components = widen(components, *read_picture_channels(image_weights, variant=variant, local_only=local_only))
     else:
         components = widen(components, None)
-    return Augmented(components, sampling=sampling, resolution=resolution, noisy_target=noisy_target)
+    return Augmented(components, sampling=sampling, resolution=resolution, noisy_target=noisy_target, blind=blind)
 
 
 def augmented_skeleton(
@@ -156,6 +163,14 @@ def tiny_augmented() -> Augmented:
     source = torch.Generator().manual_seed(0x1A06)
     picture = 0.3 * torch.randn(unet.conv_in.weight.shape, generator=source)
     return Augmented(widen(components, picture, "random"), sampling=Sampling(steps=4))
+
+
+def tiny_blind() -> Augmented:
+    """`tiny_augmented` by SDEdit: two of four steps, from the picture's noised latent."""
+    components = tiny_components()
+    unet: Any = components.unet
+    widened = widen(components, torch.zeros_like(unet.conv_in.weight), "none: blind")
+    return Augmented(widened, sampling=Sampling(steps=4, strength=0.5), blind=True)
 
 
 def tiny_components(seed: int = 0) -> Components:

@@ -51,6 +51,7 @@ def _pretrain_step(one: Pretraining) -> Step:
 
 _READS = {
     "pretrain": ("rooms-lora",),
+    "pretrain-aug": ("rooms-aug",),
     "pretrain-gan": ("rooms-gan",),
     "pretrain-labeller": ("rooms-gan", "rooms-vqgan"),
     "pretrain-prior": ("rooms-vqgan", "vqgan-layers"),
@@ -180,6 +181,15 @@ def _layers(settings: Settings, seconds: float) -> bool:
     return _recording(_layers_plan(settings)[0], settings, seconds, "vqgan-layers", "rooms-vqgan-layers-*.json")
 
 
+def _aug_plan(settings: Settings) -> list[list[str]]:
+    return [[_PYTHON, "bench/rooms_aug.py", "--device", settings.device]]
+
+
+def _aug(settings: Settings, seconds: float) -> bool:
+    """Steps, guidance and SDEdit on the rooms model beside a picture."""
+    return _recording(_aug_plan(settings)[0], settings, seconds, "rooms-aug", "rooms-aug-*.json")
+
+
 def _sampling_plan(settings: Settings) -> list[list[str]]:
     size = ["--batch", "128", "--size", "ffhq"] if _kind(settings) == "cuda" else []
     return [[_PYTHON, "bench/vqgan_sampling.py", "--device", settings.device, *size]]
@@ -292,6 +302,7 @@ STEPS: Sequence[Step] = (
     _generator_step("rooms-gan", "rooms-stylegan2", "StyleGAN2"),
     _generator_step("rooms-vqgan", "rooms-vqgan", "VQGAN"),
     Step("vqgan-layers", "layers and ranks of adapters on the rooms VQGAN", _layers, _layers_plan, least_s=240),
+    Step("rooms-aug", "maps in many steps: steps, guidance, SDEdit", _aug, _aug_plan, least_s=240),
     Step(
         "vqgan-sampling", "drawing codes with and without kept keys and values", _sampling, _sampling_plan, least_s=120
     ),

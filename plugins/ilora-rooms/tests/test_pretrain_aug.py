@@ -97,8 +97,16 @@ def test_a_resumed_run_equals_the_unbroken_one_and_exports(cache, tmp_path):
         torch.testing.assert_close(parameter, second.average[f"unet.{name}"], atol=2e-3, rtol=2e-3)
 
 
+def test_a_run_that_began_from_other_weights_is_not_resumed(cache, tmp_path):
+    made = trainer(cache)
+    made.base = {**made.base, "visits": 1}
+    state = made.save(tmp_path, {})
+    with pytest.raises(SystemExit, match="began from other weights"):
+        trainer(cache).load(state)
+
+
 def test_a_one_step_model_is_refused():
-    with pytest.raises(WeightsError, match="sees no picture"):
+    with pytest.raises(WeightsError, match="takes a picture beside its latent"):
         augmented(weights=str(BASE))
     with pytest.raises(WeightsError, match="no multi-step rooms model"):
         augmented(weights="nowhere")

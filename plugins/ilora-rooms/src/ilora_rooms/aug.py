@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ import torch
 
 from ilora_core.errors import WeightsError
 from ilora_rooms.codec import PatchCodec
-from ilora_rooms.generator import SHIPPED as BASE
 from ilora_rooms.generator import provenance_of, untrained
 from ilora_rooms.model import WIDTHS
 from ilora_sd.augmented import Augmented
-from ilora_sd.loading import Components, load_folder, load_part, randomise
+from ilora_sd.loading import Components, load_folder, randomise
 from ilora_sd.sampler import Sampling
 from ilora_sd.widening import widen
 
@@ -70,20 +68,9 @@ def _widened(components: Components) -> Components:
 
 
 def _load(folder: Path, weights: str) -> Components:
-    """The base model's parts with the widened UNet of `folder`. Raises WeightsError."""
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
     if not (folder / "unet").is_dir():
         raise WeightsError(
             f"there is no multi-step rooms model in {folder}. Reinstall ilora-rooms, or train one: "
             "python -m ilora_rooms.pretrain_aug"
         )
-    base = load_folder(BASE, vae_class=PatchCodec)
-    unet: Any = load_part(UNet2DConditionModel, folder / "unet", torch_dtype=torch.float32, local_files_only=True)
-    wanted, found = 2 * unet.config.out_channels, unet.config.in_channels
-    if found != wanted:
-        raise WeightsError(
-            f"{folder}/unet takes {found} channels and not {wanted}: it sees no picture. "
-            "For the one-step model use the generator `rooms`."
-        )
-    return replace(base, unet=unet, provenance=provenance_of(folder, weights))
+    return load_folder(folder, vae_class=PatchCodec, provenance=provenance_of(folder, weights), latents=2)

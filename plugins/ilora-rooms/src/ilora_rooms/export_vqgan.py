@@ -1,4 +1,4 @@
-"""Writes a model's parts in float16 with their provenance, whole or not at all; those of the VQGAN are
+"""Writes a first stage and its prior in float16 with their provenance, whole or not at all.
 
 first_stage/  diffusers' VQModel      prior/  transformers' GPT2LMHeadModel      weights.json
 """
@@ -27,9 +27,7 @@ from .scene import WORLD
 __all__ = ["export_parts", "load_first_stage"]
 
 
-def export_parts(
-    parts: Mapping[str, nn.Module], folder: Path, facts: Mapping[str, Any], *, name: str = "rooms-vqgan"
-) -> Path:
+def export_parts(parts: Mapping[str, nn.Module], folder: Path, facts: Mapping[str, Any]) -> Path:
     """Write `parts` under their names, and `weights.json` with `facts`, sizes and digests; replaces `folder`.
 
     Raises WeightsError for a part above LIMIT_BYTES.
@@ -53,7 +51,7 @@ def export_parts(
             told = ", ".join(f"{part} is {size / 1e6:.1f} MB" for part, size in over.items())
             raise WeightsError(f"{told}, over the {LIMIT_BYTES / 1e6:.0f} MB that may ship: choose narrower layers.")
         card = {
-            "name": name,
+            "name": "rooms-vqgan",
             "world": WORLD,
             "licence": "Apache-2.0",
             "trained_on": "pictures of ilora_rooms, split 'pretrain', rendered from seeds; no other data",

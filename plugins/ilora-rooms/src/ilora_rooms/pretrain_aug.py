@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from ilora_sd.loading import Components
@@ -32,8 +32,8 @@ from ilora_sd.widening import widen
 
 from .checkpoint import latest_state
 from .data import Pictures
-from .export import load_folder
-from .export_vqgan import export_parts
+from .export import export_folder, load_folder
+from .model import Generator
 from .pretrain import SHIPPED as BASE
 from .pretrain import Trainer as Pretraining
 from .pretrain import versions
@@ -66,7 +66,7 @@ class Trainer(Pretraining):
     """`pretrain`'s trainer on pairs of styles, its UNet widened."""
 
     def __init__(self, plan: Plan, data: Pictures, device: str = "cpu", *, base: Path = BASE) -> None:
-        generator = load_folder(base)
+        generator, self.base = load_folder(base), _facts(base)
         parts = Components(generator.unet, generator.codec, generator.text, generator.tokenizer, {})
         channels = generator.unet.conv_in.weight
         generator.unet = widen(parts, torch.zeros_like(channels)).unet.requires_grad_(True)
@@ -105,16 +105,36 @@ class Trainer(Pretraining):
             guess = self.net(torch.cat([noised(wanted, noise, alpha), condition], 1), t, context).sample
         return (guess.float() - velocity(wanted, noise, alpha)).square().mean()
 
-    def averaged(self) -> UNet2DConditionModel:
-        """The UNet on the CPU with the averaged weights."""
-        copied = copy.deepcopy(self.generator.unet).to("cpu")
-        for name, parameter in copied.named_parameters():
+    def averaged(self) -> Generator:
+        """A generator on the CPU that holds the averaged UNet, and a scheduler that knows what it was trained for."""
+        unet, text, codec = (
+            copy.deepcopy(part).to("cpu") for part in (self.generator.unet, self.generator.text, self.generator.codec)
+        )
+        for name, parameter in unet.named_parameters():
             parameter.data.copy_(self.average[f"unet.{name}"])
-        return copied.eval().requires_grad_(False)
+        changed = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        scheduler = DDIMScheduler.from_config(self.generator.scheduler.config, **changed)
+        unet.eval().requires_grad_(False)
+        return Generator(unet, text, self.generator.tokenizer, codec, scheduler)
+
+    def save(self, out: Path, meta: dict[str, object], *, compact: bool = False) -> Path:
+        return super().save(out, {**meta, "base": self.base}, compact=compact)
+
+    def load(self, folder: Path) -> dict[str, object]:
+        meta = super().load(folder)
+        if meta["base"] != self.base:
+            raise SystemExit(f"{folder} began from other weights of the base model: {meta['base']}, not {self.base}")
+        return meta
 
     def _latents(self, index: Tensor, flip: Tensor) -> Tensor:
         pictures = self.pictures[index].float() / 255
         return self.generator.latents(torch.where(flip[:, None, None, None], pictures.flip(-1), pictures))
+
+
+def _facts(base: Path) -> dict[str, object]:
+    """Which weights a run begins from."""
+    card = json.loads((base / "weights.json").read_text())
+    return {key: card[key] for key in ("name", "visits", "date")}
 
 
 def ship(out: Path, target: Path) -> None:
@@ -125,10 +145,9 @@ def ship(out: Path, target: Path) -> None:
     meta = json.loads((state / "state.json").read_text())
     trainer = Trainer(Plan(**meta["plan"]), Pictures(out / "nowhere", styles=STYLES))
     trainer.load(state)
-    facts = {key: meta[key] for key in ("visits", "device", "torch", "diffusers", "plan")}
-    base = json.loads((BASE / "weights.json").read_text())
-    facts["base"] = {key: base[key] for key in ("name", "visits", "date")}
-    export_parts({"unet": trainer.averaged()}, target, facts, name="rooms-aug")
+    facts = {"name": "rooms-aug"}
+    facts |= {key: meta[key] for key in ("visits", "device", "torch", "diffusers", "base", "plan")}
+    export_folder(trainer.averaged(), target, facts, pipeline="StableDiffusionInstructPix2PixPipeline")
     print(f"exported {meta['visits']} visits to {target}")
 
 

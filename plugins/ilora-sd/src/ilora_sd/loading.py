@@ -91,8 +91,11 @@ def load_folder(
     vae_class: Any = None,
     variant: str | None = None,
     provenance: Mapping[str, Any] | None = None,
+    latents: int = 1,
 ) -> Components:
     """A diffusers folder. vae_class replaces AutoencoderKL (a codec with the same interface).
+
+    latents  how many the UNet takes side by side; 2 = an InstructPix2Pix
 
     Raises WeightsError for a part that is missing, damaged or incomplete, or that does not fit the others.
     """
@@ -117,20 +120,21 @@ def load_folder(
             scheduler,
             provenance or {"weights": str(folder)},
         )
-    check_components(components, folder)
+    check_components(components, folder, latents=latents)
     return components
 
 
-def check_components(components: Components, where: Path | str) -> None:
+def check_components(components: Components, where: Path | str, *, latents: int = 1) -> None:
     """Raise WeightsError when the parts come from different models. Limits the tokenizer to the encoder's length."""
     parts: tuple[Any, Any, Any] = (components.unet, components.vae, components.text_encoder)
     unet, vae, text = (part.config for part in parts)
     channels = int(getattr(vae, "latent_channels", unet.in_channels))
-    if not unet.in_channels == unet.out_channels == channels:
+    if unet.in_channels != latents * channels or unet.out_channels != channels:
+        needed = "a plain text-to-image UNet (not inpainting, depth or pix2pix)"
         raise WeightsError(
             f"{where}: the UNet takes {unet.in_channels} and gives {unet.out_channels} channels, but the VAE's latents "
-            f"have {channels}. The one-step model needs a plain text-to-image UNet (not inpainting, depth or pix2pix) "
-            "and its own VAE."
+            f"have {channels}. Here {needed if latents == 1 else 'a UNet that takes a picture beside its latent'} is "
+            "needed, and its own VAE."
         )
     if unet.cross_attention_dim != text.hidden_size:
         raise WeightsError(

@@ -26,6 +26,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
+from ilora_core.intrinsics import Intrinsic
 from ilora_sd.loading import Components
 from ilora_sd.schedule import alphas, noised, velocity
 from ilora_sd.widening import widen
@@ -39,12 +40,20 @@ from .pretrain import Trainer as Pretraining
 from .pretrain import versions
 from .pretrain_loop import steps
 from .pretrain_options import options, parsed, refuse_or_resume, rendered
+from .render import render
+from .sheet import grid, save
+from .splits import seeds
 
 __all__ = ["SHIPPED", "STYLES", "Plan", "Trainer", "main"]
 
 SHIPPED = Path(__file__).parent / "weights" / "aug"
 STYLES = 3
 """Pictures of each room."""
+REPAINTED = (
+    "a red room with a blue floor",
+    "a white room with a green floor",
+    "a teal room with a wooden floor",
+)
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,18 @@ def ship(out: Path, target: Path) -> None:
     facts = {"name": "rooms-aug"}
     facts |= {key: meta[key] for key in ("visits", "device", "torch", "diffusers", "base", "plan")}
     export_folder(trainer.averaged(), target, facts, pipeline="StableDiffusionInstructPix2PixPipeline")
-    print(f"exported {meta['visits']} visits to {target}")
+    sheet(target, out / "shipped.png")
+    print(f"exported {meta['visits']} visits to {target}; repainted rooms in {out / 'shipped.png'}")
+
+
+def sheet(folder: Path, path: Path) -> None:
+    """Eight test rooms, and below them what the exported model makes of them for each caption of REPAINTED."""
+    from .aug import augmented
+
+    model = augmented(weights=str(folder), steps=10)
+    pictures = render(seeds("test", 8)).picture.cpu()
+    rows = [model.render(model.encode(pictures), Intrinsic("words", 3, "", "srgb", prompt=w)) for w in REPAINTED]
+    save(grid(torch.cat([pictures, *rows]), len(pictures)), path)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -1,17 +1,19 @@
 """Maps of rooms in many steps (AUG): how many steps, how much guidance, and does the picture's latent matter?
 
-    python bench/rooms_aug.py [--labels 250] [--train-steps 1500] [--test 100]
+    python bench/rooms_aug.py [--labels 250] [--train-steps 1500] [--test 60]
+    python bench/rooms_aug.py --table bench/results/rooms-aug-DEVICE.json      # an earlier run's figures as Markdown
 
 Adapters for normals and depth on `rooms-aug` (the picture's latent beside the noise) and on `rooms-sdedit` (the same network and
 recipe, blind: the picture only sets where the trajectory starts). Both are drawn with DPM-Solver++: AUG for every number of
-steps and every guidance weight, SDEdit for several strengths at 25 steps. Scored on test rooms against exact maps, with 95 %
-intervals, and by edge agreement with the input picture (`ilora_core.metrics.edges`), beside the mean map, the true map's own
+steps and every guidance weight, SDEdit for several strengths at 25 steps, unguided. Scored on test rooms against exact maps, with
+95 % intervals, and by edge agreement with the input picture (`ilora_core.metrics.edges`), beside the mean map, the true map's own
 agreement, and the agreement of the same maps with other rooms' pictures (chance).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -39,13 +41,15 @@ from ilora_rooms.experiment import Rows, Scores, fit_config
 from ilora_rooms.source import RoomsSource
 
 STEPS, WEIGHTS, STRENGTHS = (1, 2, 5, 10, 25), (1.0, 2.0, 3.0, 5.0, 7.0), (0.3, 0.5, 0.7, 0.9)
-RATES = {"normals": 1e-2, "depth": 5e-3}
-"""Normals: of 5e-3 and 1e-2 the better one on held-out label rooms after 250 steps; depth: half of it, as elsewhere on rooms."""
+RATE, CLIP = 2e-3, 1.0
+"""At 1e-2 without clipping the loss of normals rises again after 300 steps."""
 SHOWN = 4
 
 
 def main() -> None:
     args = _options()
+    if args.table:
+        return print(markdown(json.loads(args.table.read_text(encoding="utf-8"))["results"]))
     torch.set_num_threads(args.threads)
     labels, test = Rows.of(RoomsSource(n=args.labels)), Rows.of(RoomsSource(split="test", n=args.test))
     table: dict[str, Any] = {}
@@ -59,13 +63,15 @@ def main() -> None:
                 draw_cells(model, fitted(folder / model / name, model, name, args), found, test, args)
         table[name] = results(found, test, truth)
         pictures(found, test, args.pictures)
-    print(record("rooms-aug", torch.device(args.device), settings=vars(args), results=table).name)
+    settings = {name: value for name, value in vars(args).items() if name not in ("keep", "pictures", "table")}
+    print(record("rooms-aug", torch.device(args.device), settings=settings, results=table).name)
+    return None
 
 
 def fitted(folder: Path, model: str, name: str, args: argparse.Namespace) -> Predictor:
     """The adapter in `folder`, fitted there unless an earlier run with --keep left it."""
-    if not list(folder.rglob("adapter_model.safetensors")):
-        train = {"steps": args.train_steps, "batch": args.batch, "lr": args.lr or RATES[name], "warmup": 20}
+    if not (folder / name / "adapter_model.safetensors").is_file():
+        train = {"steps": args.train_steps, "batch": args.batch, "lr": args.lr, "clip": CLIP, "warmup": 20}
         config = fit_config(
             [name],
             model=model,
@@ -74,7 +80,7 @@ def fitted(folder: Path, model: str, name: str, args: argparse.Namespace) -> Pre
             train={**train, "schedule": "cosine", "seed": args.seed, "keep_every": -(-args.train_steps // 2)},
             runtime={"device": args.device},
         )
-        for event in fit(config, folder):
+        for event in fit(config, folder, resume=(folder / "run.json").is_file()):
             if isinstance(event, Validated):
                 print(f"{model}: {event.metric} {event.value} after {event.step} steps", flush=True)
     return Predictor(find_artefacts(folder), runtime=RuntimeConfig(device=args.device))
@@ -86,11 +92,7 @@ def draw_cells(model: str, drawer: Predictor, found: Scores, test: Rows, args: a
     if model == "rooms-aug":
         cells = {aug(steps, cfg): {"steps": steps, "cfg": cfg} for steps in STEPS for cfg in WEIGHTS}
     else:
-        cells = {
-            sdedit(strength, cfg): {"steps": 25, "cfg": cfg, "strength": strength}
-            for strength in STRENGTHS
-            for cfg in (WEIGHTS[0], 3.0)
-        }
+        cells = {sdedit(strength): {"steps": 25, "cfg": 1.0, "strength": strength} for strength in STRENGTHS}
     for method, settings in cells.items():
         generator.sampling = replace(generator.sampling, **{"strength": 1.0, **settings})
         drawn = [drawer(part)[found.intrinsic.name] for part in test.pictures.split(args.chunk)]
@@ -103,8 +105,8 @@ def aug(steps: int, cfg: float) -> str:
     return f"aug, {steps} steps, cfg {cfg:g}"
 
 
-def sdedit(strength: float, cfg: float) -> str:
-    return f"sdedit, strength {strength:g}, cfg {cfg:g}"
+def sdedit(strength: float) -> str:
+    return f"sdedit, strength {strength:g}"
 
 
 def results(found: Scores, test: Rows, truth: Tensor) -> dict[str, Any]:
@@ -155,13 +157,45 @@ def pictures(found: Scores, test: Rows, folder: Path) -> None:
     name, truth = found.intrinsic.name, _truth(found, test)
     columns = ("input", *(f"guidance {w:g}" for w in WEIGHTS), "truth")
     rows = [[test.pictures[0], *(found.picture(aug(steps, w), 0) for w in WEIGHTS), truth[0]] for steps in STEPS]
-    grid_png(folder / f"rooms-aug-{name}-settings.png", rows, columns)
-    best_aug, best_sdedit = best(found, "aug"), best(found, "sdedit")
-    weight = best_sdedit.rpartition(" ")[2]
-    methods = {"AUG": best_aug} | {f"SDEdit {s:g}": sdedit(s, float(weight)) for s in STRENGTHS}
+    titles = [f"{steps} step{'s' * (steps > 1)}" for steps in STEPS]
+    grid_png(folder / f"rooms-aug-{name}-settings.png", rows, columns, row_titles=titles)
+    methods = {"AUG": best(found, "aug")} | {f"SDEdit {s:g}": sdedit(s) for s in STRENGTHS}
     shown = range(min(SHOWN, len(test.keys)))
     rows = [[test.pictures[i], *(found.picture(m, i) for m in methods.values()), truth[i]] for i in shown]
     grid_png(folder / f"rooms-aug-{name}.png", rows, ("input", *methods, "truth"))
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """Two tables for each map: steps by guidance, and SDEdit by strength, errors and edge agreement with their intervals."""
+    lines = []
+    for name, told in results.items():
+        figure = next(key for key in told["mean map"] if key not in ("protocol", "low", "high"))
+        lines += ["", f"{name}, {told['mean map']['protocol']} {figure}", ""]
+        lines += ["| steps | " + " | ".join(f"guidance {w:g}" for w in WEIGHTS) + " | edges, guidance 1 |"]
+        lines += ["|---:" * (len(WEIGHTS) + 2) + "|"]
+        for steps in STEPS:
+            cells = [told[aug(steps, w)] for w in WEIGHTS]
+            shown = [_interval(cell[figure], cell) for cell in cells] + [_edges(cells[0])]
+            lines.append(f"| {steps} | " + " | ".join(shown) + " |")
+        lines += ["", "| SDEdit, 25 steps, guidance 1 | error | edges | by chance |", "|---|---:|---:|---:|"]
+        for strength in STRENGTHS:
+            cell = told[sdedit(strength)]
+            shown = (_interval(cell[figure], cell), _edges(cell), _edges(cell, "edges by chance"))
+            lines.append(f"| strength {strength:g} | " + " | ".join(shown) + " |")
+        mean = told["mean map"]
+        lines.append(f"| mean map | {_interval(mean[figure], mean)} | | |")
+        lines.append(f"| truth | | {_edges(told['truth'])} | {_edges(told['truth'], 'edges by chance')} |")
+        lines += ["", str(told["best"])]
+    return "\n".join(lines)
+
+
+def _interval(value: float, around: Mapping[str, float]) -> str:
+    digits = 1 if value > 2 else 3
+    return f"{value:.{digits}f} [{around['low']:.{digits}f}, {around['high']:.{digits}f}]"
+
+
+def _edges(cell: Mapping[str, Any], name: str = "edges") -> str:
+    return _interval(cell[name]["value"], cell[name])
 
 
 def _truth(found: Scores, test: Rows) -> Sequence[Tensor]:
@@ -173,11 +207,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--intrinsics", default="normals,depth")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--lr", type=float, default=0.0, help="one learning rate for all; 0 = each map's own")
+    parser.add_argument("--lr", type=float, default=RATE)
     parser.add_argument("--keep", default="", help="folder for the adapters, to be used again by the next run")
     parser.add_argument("--pictures", type=Path, default=Path("docs"), help="where the PNGs go")
+    parser.add_argument("--table", type=Path, help="print the tables of this record and do nothing else")
     numbers: Mapping[str, int] = {
-        "labels": 250, "train-steps": 1500, "batch": 8, "test": 100, "seed": 0, "chunk": 50, "threads": 1,
+        "labels": 250, "train-steps": 1500, "batch": 8, "test": 60, "seed": 0, "chunk": 50, "threads": 1,
     }  # fmt: skip
     for name, value in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=value)

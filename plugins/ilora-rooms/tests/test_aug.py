@@ -1,6 +1,7 @@
 """The shipped multi-step model: it keeps a picture's layout, and the benchmark's pieces measure what they say."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def test_counts():
     assert adapter["parameters"] == count(load_plugins(), "rooms", {})[1]["parameters"]
 
 
-def test_the_benchmark_scores_every_setting(tmp_path, monkeypatch):
+def test_the_benchmark_scores_every_setting(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCH))
     spec = importlib.util.spec_from_file_location("rooms_aug", BENCH / "rooms_aug.py")
     bench = importlib.util.module_from_spec(spec)
@@ -57,8 +58,8 @@ def test_the_benchmark_scores_every_setting(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "STEPS", (1, 2))
     monkeypatch.setattr(bench, "WEIGHTS", (1.0, 3.0))
     monkeypatch.setattr(bench, "STRENGTHS", (0.08,))
-    told = {}
-    monkeypatch.setattr(bench, "record", lambda name, device, *, settings, results: told.update(results) or Path(name))
+    record = bench.record
+    monkeypatch.setattr(bench, "record", lambda *given, **named: record(*given, **named, folder=tmp_path))
     arguments = [
         "--labels",
         "4",
@@ -75,7 +76,12 @@ def test_the_benchmark_scores_every_setting(tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(sys, "argv", ["rooms_aug.py", *arguments, "--pictures", str(tmp_path)])
     bench.main()
-    methods = {bench.aug(s, w) for s in (1, 2) for w in (1.0, 3.0)} | {bench.sdedit(0.08, w) for w in (1.0, 3.0)}
+    (path,) = tmp_path.glob("rooms-aug-*.json")
+    told = json.loads(path.read_text())["results"]
+    monkeypatch.setattr(sys, "argv", ["rooms_aug.py", "--table", str(path)])
+    bench.main()
+    assert "| 2 | " in capsys.readouterr().out
+    methods = {bench.aug(s, w) for s in (1, 2) for w in (1.0, 3.0)} | {bench.sdedit(0.08)}
     assert set(told["normals"]) == methods | {"mean map", "truth", "best"}
     for method in methods:
         figure = told["normals"][method]

@@ -88,6 +88,8 @@ def make_plan(
         raise ConfigError(f"--resolution must be a multiple of {generator.stride} for {name}, not {side}.")
     parameters = _parameters(generator)
     flops, codes = _dry_codes(generator, train.batch, side)
+    # In a batch of one, what all pictures share, the prompt, could not be told from what is each one's own.
+    two = codes if train.batch > 1 else _dry_codes(generator, 2, side)[1]
     # A second one, whose device is the CPU: a module of fake tensors cannot be moved.
     generator = _skeleton(host, name, settings.get("generator", {}))
     about = _attach(generator, settings.get("adapter", {}), parameters)
@@ -97,7 +99,7 @@ def make_plan(
     memory = {
         "weights": parameters["net"] * _DTYPES[runtime.precision].itemsize,
         "optimiser": about["parameters"] * (4 + 4 + _MOMENTS[train.optimizer]),  # weight, gradient, two moments
-        "cache": _cached_bytes(codes) * pictures,
+        "cache": _cached_bytes(two) * pictures,
         "activations": activations,
     }
     memory["total"] = sum(memory.values())

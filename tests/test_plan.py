@@ -63,6 +63,11 @@ def test_a_resolution_that_does_not_fit():
         make_plan(load_plugins(), "sd15", settings={}, resolution=500)
 
 
+def test_a_prompt_is_cached_once_whatever_the_batch():
+    one, four = (make_plan(load_plugins(), "sd15", settings={"train": {"batch": n}}, resolution=64) for n in (1, 4))
+    assert one.memory["cache"] == four.memory["cache"] == 1000 * (3 * 4 * 4 * 8 * 8 + 8 * 8)  # three latents, a mask
+
+
 def test_wrong_settings_are_usage_errors(capsys):
     assert main(["plan", "-g", "sd15", "--set", "adapter.rnk=4"]) == 2
     assert "rnk" in capsys.readouterr().err

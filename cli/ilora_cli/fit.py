@@ -241,4 +241,4 @@ def _declared(name: str, declared: dict[str, Any]) -> Intrinsic:
 
 def _say(text: str, quiet: bool) -> None:
     if not quiet:
-        console(stderr=True).print(text)
+        console(stderr=True).print(text, markup=False)  # a licence may have [brackets] in its name

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x to 3 and SDXL as intrinsic generators, in one step or in many: cards and hooks only."""
+"""Stable Diffusion 1.x to 3, SDXL and FLUX.1 as intrinsic generators, in one step or in many: cards and hooks only."""
 
 from collections.abc import Iterator
 
@@ -34,6 +34,10 @@ _LARGE = (
     ("sdxl-turbo", "sdxl", 512, "Stability AI Non-Commercial Research Community", "SDXL-Turbo, single step"),
     ("sd3-medium", "sd3", 1024, "Stability AI Community", "Stable Diffusion 3 medium, a transformer, single step"),
 )
+_FLUX = (
+    ("flux1-dev", "FLUX.1 [dev] Non-Commercial", "FLUX.1 [dev], a transformer of 12 billion parameters, single step"),
+    ("flux1-schnell", "Apache-2.0", "FLUX.1 [schnell], as large as [dev] and without guidance, single step"),
+)
 
 
 @hookimpl
@@ -43,6 +47,7 @@ def ilora_generators() -> Iterator[Card]:
     yield from _augmented()
     yield from _blind()
     yield from _large()
+    yield from _flux()
 
 
 def _first_generations() -> Iterator[Card]:
@@ -102,4 +107,17 @@ def _large() -> Iterator[Card]:
             f"ilora_sd.factories_large:tiny_{family}",
             options={"weights": name, "resolution": resolution},
             skeleton=f"ilora_sd.factories_large:{family}_skeleton",
+        )
+
+
+def _flux() -> Iterator[Card]:
+    for name, licence, summary in _FLUX:
+        yield Card(
+            name,
+            summary,
+            licence,
+            "ilora_sd.factories_flux:flux",
+            f"ilora_sd.factories_flux:{'tiny_flux1' if name == 'flux1-dev' else 'tiny_flux1_schnell'}",
+            options={"weights": name, "architecture": name, "resolution": 1024},
+            skeleton="ilora_sd.factories_flux:flux_skeleton",
         )

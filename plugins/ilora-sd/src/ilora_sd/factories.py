@@ -221,10 +221,11 @@ def tiny_components(seed: int = 0) -> Components:
 class BlankWords:
     """A tokenizer for networks without weights: the right number of words, all the same."""
 
-    model_max_length = 77
+    def __init__(self, model_max_length: int = 77):
+        self.model_max_length = model_max_length
 
-    def __call__(self, text: str, **_: Any) -> Any:
-        return SimpleNamespace(input_ids=torch.zeros(1, self.model_max_length, dtype=torch.long))
+    def __call__(self, text: str, *, max_length: int, **_: Any) -> Any:
+        return SimpleNamespace(input_ids=torch.zeros(1, max_length, dtype=torch.long))
 
 
 def letters() -> Any:

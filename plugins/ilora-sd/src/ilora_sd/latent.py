@@ -203,12 +203,15 @@ class LatentGenerator(ABC):
 
         return DDIMScheduler.from_config(dict(self.scheduler_config))
 
+    def _set_timesteps(self, scheduler: Any, steps: int, latent: Tensor) -> None:
+        """Tell the scheduler how many steps to take. latent: (B,C,H/f,W/f), what is drawn."""
+        scheduler.set_timesteps(steps, device=self._device)
+
     def _draw(self, seeds: Sequence[int]) -> Tensor:
-        scheduler = self._scheduler()
-        scheduler.set_timesteps(_DRAW_STEPS, device=self._device)
-        side = self.resolution[0] // self.factor
-        like = torch.empty(len(seeds), self.unet.config.out_channels, side, side, device=self._device)
+        scheduler, side = self._scheduler(), self.resolution[0] // self.factor
+        like = torch.empty(len(seeds), self.vae.config.latent_channels, side, side, device=self._device)
         latent, blank = noise_like(like, seeds), self._conditions("")
+        self._set_timesteps(scheduler, _DRAW_STEPS, latent)
         for timestep in scheduler.timesteps:
             output = self._call(self._alone(latent), timestep.expand(len(seeds)), blank)
             latent = scheduler.step(output.float(), timestep, latent).prev_sample

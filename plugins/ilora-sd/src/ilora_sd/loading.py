@@ -148,10 +148,11 @@ def check_components(components: Components, where: Path | str, *, latents: int 
     words.model_max_length = min(words.model_max_length, text.max_position_embeddings)
 
 
-def check_timestep(timestep: int | None, timesteps: int) -> None:
-    """Raise ConfigError for a timestep that the model does not know."""
-    if timestep is not None and not 0 <= timestep < timesteps:
-        raise ConfigError(f"generator.timestep must lie in 0 … {timesteps - 1}, not {timestep}.")
+def check_timestep(timestep: int | None, timesteps: int, *, flow: bool = False) -> None:
+    """Raise ConfigError for a timestep that the model does not know: a flow's are 1 … T, others 0 … T − 1."""
+    first, last = (1, timesteps) if flow else (0, timesteps - 1)
+    if timestep is not None and not first <= timestep <= last:
+        raise ConfigError(f"generator.timestep must lie in {first} … {last}, not {timestep}.")
 
 
 def randomise(components: Components, seed: int) -> Components:
@@ -163,13 +164,21 @@ def randomise(components: Components, seed: int) -> Components:
     return replace(components, unet=fresh, provenance={**components.provenance, "random_unet": seed})
 
 
-def read_tokenizer(place: str, subfolder: str = "", *, local_only: bool = True) -> Any:
-    """A CLIP tokenizer. Raises when there is none: transformers 5 makes an empty one up where it finds no files."""
-    from transformers import CLIPTokenizer
+def read_tokenizer(place: str, subfolder: str = "", *, clip: bool = True, local_only: bool = True) -> Any:
+    """A tokenizer, CLIP's or of the class that its files name.
 
-    words = CLIPTokenizer.from_pretrained(place, subfolder=subfolder, local_files_only=local_only)
-    if len(words) <= len(set(words.all_special_ids)):
-        raise WeightsError("there is no vocabulary (vocab.json and merges.txt, or tokenizer.json).")
+    Raises when there is none: transformers 5 makes an empty one up where it finds no files.
+    """
+    from transformers import AutoTokenizer, CLIPTokenizer
+
+    kind: Any = CLIPTokenizer if clip else AutoTokenizer
+    words = kind.from_pretrained(place, subfolder=subfolder, local_files_only=local_only)
+    empty = len(words) <= len(set(words.all_special_ids))
+    if not clip:  # T5's made-up one has a hundred marks beside the special ones, but knows no letter
+        empty |= words.unk_token_id in words("depth", add_special_tokens=False).input_ids
+    if empty:
+        files = "vocab.json and merges.txt" if clip else "spiece.model"
+        raise WeightsError(f"there is no vocabulary ({files}, or tokenizer.json).")
     return words
 
 
@@ -191,10 +200,10 @@ def load_part(kind: Any, folder: Path, **options: Any) -> Any:
     return model
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The CLIP tokenizer of a diffusers folder. Raises WeightsError when there is none or it is empty."""
+def load_tokenizer(folder: Path, *, clip: bool = True) -> Any:
+    """A tokenizer of a diffusers folder, CLIP's or another. Raises WeightsError when there is none or it is empty."""
     try:
-        return read_tokenizer(str(folder))
+        return read_tokenizer(str(folder), clip=clip)
     except Exception as error:
         raise WeightsError(
             f"cannot load the tokenizer in {folder}: {(str(error).strip().splitlines() or [''])[0]} Download it again."

@@ -4,9 +4,9 @@ A generator works at its own resolution and in multiples of its stride. `process
 
     native  resize so that the shorter side is the generator's resolution, pad to the stride by repeating the edge
     full    keep the picture's own size, pad to the stride
-    tile    draw it native, then overlapping squares of the generator's resolution at the picture's own size, and bring these
-            to the native map before they are blended (`ilora_core.tiling`); a picture whose shorter side is no longer than
-            the generator's resolution is drawn native
+    tile    draw it native, then in overlapping squares of the generator's resolution at twice that size, twice again and so on
+            up to the picture's own, each size brought to the one before (`ilora_core.tiling`); a picture whose shorter side
+            is no longer than the generator's resolution is drawn native
 
 No picture is cropped; maps come back at the picture's own size.
 
@@ -26,11 +26,11 @@ from torch import Tensor
 from ilora_core.artefact import Artefact
 from ilora_core.config import RuntimeConfig
 from ilora_core.errors import ArtefactError, ConfigError
-from ilora_core.intrinsics import Intrinsic, resize_map
+from ilora_core.intrinsics import Intrinsic
 from ilora_core.plugins import PluginHost, load_plugins
 from ilora_core.protocols import Adapter, Codes, Generator
 from ilora_core.runtime import make_accelerator, place, prepare_network
-from ilora_core.tiling import OVERLAP, tile_maps
+from ilora_core.tiling import OVERLAP, pyramid, resize_maps
 
 __all__ = ["PROCESSES", "Predictor", "adapter_from", "spread_of"]
 
@@ -87,8 +87,8 @@ class Predictor:
             raise ConfigError(f"--process is one of {', '.join(PROCESSES)}, not {process!r}.")
         maps, side = self._whole(pictures, native=process != "full"), self.generator.resolution[0]
         if process != "tile" or min(pictures.shape[-2:]) <= side:
-            return maps
-        return tile_maps(
+            return resize_maps(maps, self.intrinsics, (pictures.shape[-2], pictures.shape[-1]))
+        for finer in pyramid(
             lambda tiles: self.from_codes(self.generator.encode(tiles)),
             pictures.cpu(),
             maps,
@@ -96,21 +96,19 @@ class Predictor:
             side=side,
             overlap=overlap,
             batch=batch,
-        )
+        ):
+            maps = finer
+        return maps
 
     def _whole(self, pictures: Tensor, *, native: bool) -> dict[str, Tensor]:
-        """Maps from one pass over whole pictures."""
-        size = pictures.shape[-2:]
+        """Maps from one pass over whole pictures, at the size they are drawn."""
         small = _to_native(pictures, self.generator.resolution[0]) if native else pictures
         padded = _pad(small, self.generator.stride)
-        codes, maps = self.generator.encode(padded), {}
+        codes = self.generator.encode(padded)
         if getattr(self.generator, "inverts", False):
             self.psnr_db = _psnr_db(self.generator.picture(codes).cpu(), padded.cpu())
-        for name, value in self.from_codes(codes).items():
-            cropped = value[..., : small.shape[-2], : small.shape[-1]]
-            everywhere = torch.ones_like(cropped[:, :1], dtype=torch.bool)
-            maps[name] = resize_map(self.intrinsics[name], cropped, everywhere, (size[0], size[1]))[0]
-        return maps
+        height, width = small.shape[-2:]
+        return {name: value[..., :height, :width] for name, value in self.from_codes(codes).items()}
 
     @torch.inference_mode()
     def from_codes(self, codes: Codes) -> dict[str, Tensor]:

@@ -91,7 +91,7 @@ def test_tiles_keep_to_the_native_map(drawer):
     def draw(crops):
         return drawer.from_codes(drawer.generator.encode(crops))
 
-    bare = tile_maps(draw, picture, {}, drawer.intrinsics, side=32, overlap=0.5)
+    bare = tile_maps(draw, picture, {}, drawer.intrinsics, side=32, pixel=3.0, overlap=0.5)
     for name, value in tiles.items():
         own, without = (low_pass(found - native[name], 6.0).abs().mean() for found in (value, bare[name]))
         assert own < without / 3

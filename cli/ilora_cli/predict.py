@@ -32,7 +32,7 @@ def predict(
     overlap: Annotated[
         float,
         typer.Option(min=0.05, max=0.9, help="Of --process tile: the share of a tile that neighbours have in common."),
-    ] = 0.25,
+    ] = 0.66,
     batch: Annotated[int, typer.Option(min=1, help="Pictures of one size, or tiles, drawn at once.")] = 1,
     shared_scale: Annotated[
         bool,

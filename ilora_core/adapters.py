@@ -102,35 +102,37 @@ class LoraAdapter:
 
     def activate(self, *, trainable: bool = True) -> None:
         """Switch the network to this adapter; the others on it sleep and are frozen."""
-        sites_of(self._attached()).switch(self.name, trainable=trainable)
+        sites_of(self.net).switch(self.name, trainable=trainable)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The adapter's parameters, in the network's order."""
-        return iter(sites_of(self._attached()).parameters[self.name])
+        return iter(sites_of(self.net).parameters[self.name])
 
     def disabled(self) -> AbstractContextManager[None]:
         """The bare network inside the `with` block, bit for bit."""
-        return bare(self._attached())
+        return bare(self.net)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Module path + ".lora_A.weight" / ".lora_B.weight" -> tensor, as peft saves them."""
-        state = get_peft_model_state_dict(self._attached(), adapter_name=self.name)
+        state = get_peft_model_state_dict(self.net, adapter_name=self.name)
         return {key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load what `state_dict` gave. Raises ArtefactError that names keys and shapes which do not fit."""
         own = self.state_dict()
         _compare(own, state)
-        set_peft_model_state_dict(self._attached(), dict(state), adapter_name=self.name)
+        set_peft_model_state_dict(self.net, dict(state), adapter_name=self.name)
 
     def config(self) -> dict[str, Any]:
         """peft's adapter_config.json as plain data."""
-        net: Any = self._attached()
+        net: Any = self.net
         data = net.peft_config[self.name].to_dict()
         data["inference_mode"] = True
         return {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(data.items())}
 
-    def _attached(self) -> nn.Module:
+    @property
+    def net(self) -> nn.Module:
+        """The network that it is attached to. Raises ConfigError before."""
         if self._net is None:
             raise ConfigError("the adapter is not attached to a network yet.")
         return self._net

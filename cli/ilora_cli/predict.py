@@ -34,6 +34,9 @@ def predict(
         typer.Option(min=0.05, max=0.9, help="Of --process tile: the share of a tile that neighbours have in common."),
     ] = 0.25,
     batch: Annotated[int, typer.Option(min=1, help="Pictures of one size, or tiles, drawn at once.")] = 1,
+    one_by_one: Annotated[
+        bool, typer.Option("--one-by-one", help="Each map in a pass of its own: slower, with less memory.")
+    ] = False,
     shared_scale: Annotated[
         bool,
         typer.Option(
@@ -82,7 +85,8 @@ def predict(
         from ilora_core.predict import Predictor
 
         runtime = RuntimeConfig(device=device, precision=precision, compile=compile_)
-        drawer = Predictor(artefacts, runtime=runtime, generator=generator, settings=settings.get("generator"))
+        given = settings.get("generator")
+        drawer = Predictor(artefacts, runtime=runtime, generator=generator, settings=given, one_by_one=one_by_one)
         drawing = Drawing(drawer, pictures, process, overlap, batch, done.failed, done.inversions)
         if samples:
             drawn = samples_of(drawer, samples, seed, todo)

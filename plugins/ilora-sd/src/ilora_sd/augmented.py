@@ -20,7 +20,7 @@ from torch import Tensor
 from ilora_core.intrinsics import Intrinsic, unit_vectors
 from ilora_core.noise import mix_seeds, noise_like
 from ilora_core.protocols import Codes
-from ilora_sd.latent import LatentGenerator
+from ilora_sd.latent import LatentGenerator, beside
 from ilora_sd.loading import Components
 from ilora_sd.sampler import Sampling, branches, draw
 from ilora_sd.schedule import alphas, noised, velocity
@@ -93,7 +93,7 @@ class Augmented(LatentGenerator):
         conditions = {text: self._conditions(text) for text in (intrinsic.prompt, "")}
         wanted = branches(self.sampling)
         pictures = torch.cat([condition if branch.picture else torch.zeros_like(condition) for branch in wanted])
-        words = _beside([conditions[intrinsic.prompt if b.text else ""] for b in wanted], len(condition))
+        words = beside([conditions[intrinsic.prompt if b.text else ""] for b in wanted], len(condition))
 
         def answer(latent: Tensor, timestep: int) -> Sequence[Tensor]:
             given = torch.cat([latent.repeat(len(wanted), 1, 1, 1), pictures], 1)
@@ -122,13 +122,6 @@ class Augmented(LatentGenerator):
         dtype = self.unet.dtype
         prompt = conditions["prompt"].to(dtype).expand(latent.shape[0], -1, -1)
         return self.unet(latent.to(dtype), timesteps, prompt).sample
-
-
-def _beside(conditions: Sequence[Mapping[str, Tensor]], batch: int) -> dict[str, Tensor]:
-    """Each branch's embeddings, repeated for its share of the batch."""
-    return {
-        name: torch.cat([one[name].expand(batch, *one[name].shape[1:]) for one in conditions]) for name in conditions[0]
-    }
 
 
 def _mean(drawn: Tensor, intrinsic: Intrinsic) -> Tensor:

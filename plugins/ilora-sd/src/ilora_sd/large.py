@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ilora_core.errors import DataError
-from ilora_core.intrinsics import Intrinsic
 from ilora_core.protocols import Codes
 from ilora_sd.latent import ATTENTION
 from ilora_sd.loading import Components

@@ -27,7 +27,7 @@ from ilora_core.protocols import Codes
 from ilora_sd.layouts import diffusers_layout
 from ilora_sd.loading import Components
 
-__all__ = ["ATTENTION", "LatentGenerator"]
+__all__ = ["ATTENTION", "LatentGenerator", "beside"]
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _DRAW_STEPS = 30
@@ -217,6 +217,13 @@ class LatentGenerator(ABC):
     def _alone(self, latent: Tensor) -> Tensor:
         """The network's input when it draws a picture of its own."""
         return latent
+
+
+def beside(conditions: Sequence[Mapping[str, Tensor]], rows: int) -> dict[str, Tensor]:
+    """Several prompts' embeddings, each repeated for its own rows of a batch."""
+    return {
+        name: torch.cat([one[name].expand(rows, *one[name].shape[1:]) for one in conditions]) for name in conditions[0]
+    }
 
 
 def _vae_factor(vae: Any) -> int:

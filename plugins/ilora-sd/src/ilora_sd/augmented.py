@@ -104,7 +104,7 @@ class Augmented(LatentGenerator):
         for number in range(self.seeds):
             row = noise_like(condition[:1], [mix_seeds(self.sampling.noise_seed, _START, number)])
             noise = row.expand_as(condition)
-            made.append(self._decode(draw(answer, noise, self.scheduler_config, self.sampling, self.alphas)))
+            made.append(self._decode_map(draw(answer, noise, self.scheduler_config, self.sampling, self.alphas)))
         return torch.stack(made)
 
     def _condition(self, latent: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class LatentGenerator(ABC):
             raise ConfigError(f"generator.loss is latent or decoded, not {loss!r}.")
         self.unet: Any = components.unet.eval().requires_grad_(False)
         self.vae: Any = components.vae.eval().requires_grad_(False)
+        self.tiny_vae: Any = components.tiny_vae and components.tiny_vae.eval().requires_grad_(False)
         self.text_encoder: Any = components.text_encoder.eval().requires_grad_(False)
         self.tokenizer = components.tokenizer
         further = [encoder.eval().requires_grad_(False) for encoder, _ in components.further]
@@ -105,7 +106,8 @@ class LatentGenerator(ABC):
 
     def park(self) -> None:
         """Leave on the device what the loss needs: the network, and the VAE if the loss looks through it."""
-        for module in (self.text_encoder, *self.more_text_encoders, *(() if self.decoded else (self.vae,))):
+        unused = (self.tiny_vae, *(() if self.decoded else (self.vae,)))
+        for module in (self.text_encoder, *self.more_text_encoders, *filter(None, unused)):
             module.to("cpu")
         if self.decoded:
             self.vae.to(self._device)
@@ -181,6 +183,13 @@ class LatentGenerator(ABC):
 
     def _decode(self, latent: Tensor) -> Tensor:
         return (self._decoded(latent).float() / 2 + 0.5).clamp(0, 1)
+
+    def _decode_map(self, latent: Tensor) -> Tensor:
+        """A map's latent as a picture, by the tiny VAE where there is one. That takes scaled latents as they are."""
+        if self.tiny_vae is None:
+            return self._decode(latent)
+        raw = self.tiny_vae.to(self._device).decode(latent.to(self._device, self.tiny_vae.dtype)).sample
+        return (raw.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
     def _conditions(self, text: str) -> dict[str, Tensor]:

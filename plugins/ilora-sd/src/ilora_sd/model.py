@@ -68,14 +68,14 @@ class OneStep(LatentGenerator, ABC):
     @torch.no_grad()
     def render(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
         """One pass and one decode: (B,3,H,W) in [0,1]."""
-        return self._decode(self._map(codes["latent"], self._conditions(intrinsic.prompt)))
+        return self._decode_map(self._map(codes["latent"], self._conditions(intrinsic.prompt)))
 
     @torch.no_grad()
     def render_many(self, codes: Codes, intrinsics: Sequence[Intrinsic]) -> Sequence[Tensor]:
         """`render` for several intrinsics in one pass and one decode, each with its own prompt."""
         latent, prompts = codes["latent"], [self._conditions(intrinsic.prompt) for intrinsic in intrinsics]
         together = latent.repeat(len(intrinsics), 1, 1, 1)
-        return self._decode(self._map(together, beside(prompts, len(latent)))).chunk(len(intrinsics))
+        return self._decode_map(self._map(together, beside(prompts, len(latent)))).chunk(len(intrinsics))
 
     def _predict(self, latent: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """The network's raw output at the one timestep."""

@@ -14,18 +14,18 @@ from ilora_cli.main import main
 from ilora_core.artefact import find_artefacts
 from ilora_core.config import FitConfig, RuntimeConfig
 from ilora_core.fit import fit
-from ilora_core.intrinsics import ALBEDO, DEPTH, NORMALS
+from ilora_core.intrinsics import DEPTH, NORMALS
 from ilora_core.predict import Predictor
 
 
-def fit_some(model: Path, pairs: Path, out: Path, intrinsics=(NORMALS, DEPTH), **settings) -> Path:
+def fit_some(model: Path, pairs: Path, out: Path, **settings) -> Path:
     given = {
         "generator": {"weights": str(model), "resolution": 32},
         "train": {"steps": 3, "batch": 2, "lr": 1e-2},
         "runtime": {"device": "cpu"},
         **settings,
     }
-    list(fit(FitConfig("sd", intrinsics, pairs=str(pairs), validation=2, settings=given), out))
+    list(fit(FitConfig("sd", (NORMALS, DEPTH), pairs=str(pairs), validation=2, settings=given), out))
     return out
 
 
@@ -109,7 +109,7 @@ def test_one_by_one_from_the_command_line(fitted, tmp_path):
 @pytest.mark.skipif(os.environ.get("ILORA_SLOW_TESTS", "") in ("", "0"), reason="compiles for minutes on two cores")
 def test_compiled_maps_are_the_same(tiny_model, tiny_pairs, tmp_path):
     """Other batches, sizes and ways in between: no graph may be taken for another adapter's."""
-    artefacts = find_artefacts(fit_some(tiny_model, tiny_pairs, tmp_path / "out", (NORMALS, DEPTH, ALBEDO)))
+    artefacts = find_artefacts(fit_some(tiny_model, tiny_pairs, tmp_path / "out"))
     plain = Predictor(artefacts, runtime=RuntimeConfig(device="cpu"))
     runtime = RuntimeConfig(device="cpu", compile=True)
     together, apart = (Predictor(artefacts, runtime=runtime, one_by_one=one_by_one) for one_by_one in (False, True))

@@ -19,7 +19,7 @@ from ilora_core import hub
 from ilora_core.errors import WeightsError
 from ilora_core.hub import snapshot
 from ilora_sd.loading import Components, load_part
-from ilora_sd.quiet import no_progress_bars
+from ilora_sd.quiet import no_config_warnings, no_progress_bars
 
 __all__ = ["load_tiny_vae", "with_tiny_vae"]
 
@@ -48,7 +48,7 @@ def load_tiny_vae(place: str, *, local_only: bool = False) -> tuple[Any, dict[st
     )
     if not (folder / "config.json").is_file():
         raise WeightsError(f"{folder} holds no AutoencoderTiny: it has no config.json. {_WHICH}.")
-    with no_progress_bars():
+    with no_progress_bars(), no_config_warnings():
         return load_part(AutoencoderTiny, folder, torch_dtype=torch.float32, local_files_only=True), provenance
 
 

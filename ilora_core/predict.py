@@ -77,8 +77,9 @@ class Predictor:
             self.intrinsics[name] = artefact.intrinsic
             if self._spreads:
                 self.intrinsics[spread_of(artefact.intrinsic).name] = spread_of(artefact.intrinsic)
+        self.one_by_one = one_by_one
         several = len(self.adapters) > 1 and hasattr(self.generator, "render_many") and not self._spreads
-        self._mixture = mix(list(self.adapters.values())) if several and not one_by_one else None
+        self._mixture = mix(list(self.adapters.values())) if several else None
         prepare_network(self.generator, runtime)
         self.generator.net.eval()
 
@@ -123,7 +124,8 @@ class Predictor:
     @torch.inference_mode()
     def from_codes(self, codes: Codes) -> dict[str, Tensor]:
         """Intrinsic's name -> map (B,C,H,W) for codes, the generator's own samples or encoded pictures."""
-        maps = self._mixed(codes, self._mixture) if self._mixture else self._one_by_one(codes)
+        mixture = None if self.one_by_one else self._mixture
+        maps = self._mixed(codes, mixture) if mixture else self._one_at_a_time(codes)
         return {name: value.cpu() for name, value in maps.items()}  # at the end: each copy waits for the device
 
     def _mixed(self, codes: Codes, mixture: Mixture) -> dict[str, Tensor]:
@@ -135,7 +137,7 @@ class Predictor:
             drawn = generator.render_many(codes, intrinsics)
         return {i.name: i.from_picture(one.float()) for i, one in zip(intrinsics, drawn, strict=True)}
 
-    def _one_by_one(self, codes: Codes) -> dict[str, Tensor]:
+    def _one_at_a_time(self, codes: Codes) -> dict[str, Tensor]:
         maps = {}
         for name, adapter in self.adapters.items():
             adapter.activate(trainable=False)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ilora_core.intrinsics import Intrinsic, unit_vectors
 from ilora_core.noise import mix_seeds, noise_like
 from ilora_core.protocols import Codes
-from ilora_sd.latent import LatentGenerator, beside
+from ilora_sd.latent import LatentGenerator, beside, dtype_of
 from ilora_sd.loading import Components
 from ilora_sd.sampler import Sampling, branches, draw
 from ilora_sd.schedule import alphas, noised, velocity
@@ -119,7 +119,7 @@ class Augmented(LatentGenerator):
         return {"prompt": self.text_encoder(self._tokens(text, self.tokenizer))[0].float()}
 
     def _call(self, latent: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        dtype = self.unet.dtype
+        dtype = dtype_of(self.unet)
         prompt = conditions["prompt"].to(dtype).expand(latent.shape[0], -1, -1)
         return self.unet(latent.to(dtype), timesteps, prompt).sample
 

@@ -27,7 +27,7 @@ from ilora_core.protocols import Codes
 from ilora_sd.layouts import diffusers_layout
 from ilora_sd.loading import Components
 
-__all__ = ["ATTENTION", "LatentGenerator", "beside"]
+__all__ = ["ATTENTION", "LatentGenerator", "beside", "dtype_of"]
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _DRAW_STEPS = 30
@@ -98,8 +98,8 @@ class LatentGenerator(ABC):
 
     def to(self, device: torch.device | str) -> Self:
         """Choose the device. The network moves now, the VAE and the text encoders when they are needed."""
-        self._device = torch.device(device)
-        self.unet.to(self._device)
+        self.unet.to(device)
+        self._device = next(self.unet.parameters()).device  # with its number
         for known in self._prompts.values():
             known.update({name: value.to(self._device) for name, value in known.items()})
         return self
@@ -173,13 +173,13 @@ class LatentGenerator(ABC):
         return (latent - self.shift) * self.scale
 
     def _posterior(self, pictures: Tensor) -> Any:
-        self.vae.to(self._device)
-        return self.vae.encode((pictures.to(self._device) * 2 - 1).to(self.vae.dtype)).latent_dist
+        vae = self._here(self.vae)
+        return vae.encode((pictures.to(self._device) * 2 - 1).to(dtype_of(vae))).latent_dist
 
     def _decoded(self, latent: Tensor) -> Tensor:
         """What the decoder puts out, (B,3,H,W), nominally in [-1,1]."""
-        self.vae.to(self._device)
-        return self.vae.decode(latent.to(self._device, self.vae.dtype) / self.scale + self.shift).sample
+        vae = self._here(self.vae)
+        return vae.decode(latent.to(self._device, dtype_of(vae)) / self.scale + self.shift).sample
 
     def _decode(self, latent: Tensor) -> Tensor:
         return (self._decoded(latent).float() / 2 + 0.5).clamp(0, 1)
@@ -188,8 +188,12 @@ class LatentGenerator(ABC):
         """A map's latent as a picture, by the tiny VAE where there is one. That takes scaled latents as they are."""
         if self.tiny_vae is None:
             return self._decode(latent)
-        raw = self.tiny_vae.to(self._device).decode(latent.to(self._device, self.tiny_vae.dtype)).sample
-        return (raw.float() / 2 + 0.5).clamp(0, 1)
+        tiny = self._here(self.tiny_vae)
+        return (tiny.decode(latent.to(self._device, dtype_of(tiny))).sample.float() / 2 + 0.5).clamp(0, 1)
+
+    def _here(self, module: Any) -> Any:
+        """The module, on the device. `to` walks over all parameters, also where there is nothing to move."""
+        return module if next(module.parameters()).device == self._device else module.to(self._device)
 
     @torch.no_grad()
     def _conditions(self, text: str) -> dict[str, Tensor]:
@@ -233,6 +237,11 @@ def beside(conditions: Sequence[Mapping[str, Tensor]], rows: int) -> dict[str, T
     return {
         name: torch.cat([one[name].expand(rows, *one[name].shape[1:]) for one in conditions]) for name in conditions[0]
     }
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """Of the weights. diffusers' `dtype` walks over every module: 13 ms for the UNet of SD1.5 with four adapters."""
+    return next(module.parameters()).dtype
 
 
 def _vae_factor(vae: Any) -> int:

@@ -22,7 +22,7 @@ from ilora_core.errors import ConfigError
 from ilora_core.intrinsics import Intrinsic
 from ilora_core.protocols import Codes
 from ilora_sd.decoded import decoded_loss
-from ilora_sd.latent import ATTENTION, LatentGenerator, beside
+from ilora_sd.latent import ATTENTION, LatentGenerator, beside, dtype_of
 from ilora_sd.loading import Components
 from ilora_sd.schedule import alphas, clean_latent, prediction_of
 
@@ -79,7 +79,7 @@ class OneStep(LatentGenerator, ABC):
 
     def _predict(self, latent: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """The network's raw output at the one timestep."""
-        latent = latent.to(self._device, self.unet.dtype)
+        latent = latent.to(self._device, dtype_of(self.unet))
         timesteps = torch.full((latent.shape[0],), self.timestep, device=self._device, dtype=torch.long)
         return self._call(latent, timesteps, conditions)
 
@@ -129,7 +129,7 @@ class StableDiffusion(OneStepUNet):
         return {"prompt": self.text_encoder(self._tokens(text, self.tokenizer))[0].float()}
 
     def _call(self, latent: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        dtype = self.unet.dtype
+        dtype = dtype_of(self.unet)
         prompt = conditions["prompt"].to(dtype).expand(latent.shape[0], -1, -1)
         return self.unet(latent.to(dtype), timesteps, prompt).sample
 

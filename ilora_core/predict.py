@@ -1,4 +1,4 @@
-"""Maps from pictures: one encode, then one pass per adapter, at any picture size.
+"""Maps from pictures: one encode, then one pass for all adapters or one per adapter, at any picture size.
 
 A generator works at its own resolution and in multiples of its stride. `process` says how a picture gets there:
 
@@ -9,6 +9,9 @@ A generator works at its own resolution and in multiples of its stride. `process
             is no longer than the generator's resolution is drawn native
 
 No picture is cropped; maps come back at the picture's own size.
+
+All maps are drawn in one pass where the generator offers it (`render_many`) and the adapters can be mixed
+(`ilora_core.mixture`): as many rows as pictures times maps, sooner and with more memory. Else one after the other.
 
 A generator that draws a map more than once (an attribute `seeds` of 2 or more, and `render_with_spread` like `render`, giving
 a picture and how far its draws are apart, (B,1,H,W)) has its spread returned beside the map, under "spread-" and its name.
@@ -27,6 +30,7 @@ from ilora_core.artefact import Artefact
 from ilora_core.config import RuntimeConfig
 from ilora_core.errors import ArtefactError, ConfigError
 from ilora_core.intrinsics import Intrinsic
+from ilora_core.mixture import Mixture, mix
 from ilora_core.plugins import PluginHost, load_plugins
 from ilora_core.protocols import Adapter, Codes, Generator
 from ilora_core.runtime import make_accelerator, place, prepare_network
@@ -42,6 +46,7 @@ class Predictor:
 
     artefacts  of the same generator with the same settings
     generator, settings  use this card, or these settings, instead of what the artefacts name (local weights, say)
+    one_by_one           one map after the other, whatever the generator offers: less memory
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Predictor:
         runtime: RuntimeConfig | None = None,
         generator: str = "",
         settings: Mapping[str, Any] | None = None,
+        one_by_one: bool = False,
         host: PluginHost | None = None,
     ):
         first = _same_generator(artefacts)
@@ -71,6 +77,9 @@ class Predictor:
             self.intrinsics[name] = artefact.intrinsic
             if self._spreads:
                 self.intrinsics[spread_of(artefact.intrinsic).name] = spread_of(artefact.intrinsic)
+        self.one_by_one = one_by_one
+        several = len(self.adapters) > 1 and hasattr(self.generator, "render_many") and not self._spreads
+        self._mixture = mix(list(self.adapters.values())) if several else None
         prepare_network(self.generator, runtime)
         self.generator.net.eval()
 
@@ -113,6 +122,20 @@ class Predictor:
     @torch.inference_mode()
     def from_codes(self, codes: Codes) -> dict[str, Tensor]:
         """Intrinsic's name -> map (B,C,H,W) for codes, the generator's own samples or encoded pictures."""
+        mixture = None if self.one_by_one else self._mixture
+        maps = self._mixed(codes, mixture) if mixture else self._one_at_a_time(codes)
+        return {name: value.cpu() for name, value in maps.items()}  # at the end: each copy waits for the device
+
+    def _mixed(self, codes: Codes, mixture: Mixture) -> dict[str, Tensor]:
+        """All maps from one pass."""
+        mixture.activate()
+        generator: Any = self.generator  # the protocol leaves `render_many` open
+        intrinsics = [self.intrinsics[name] for name in self.adapters]
+        with self._accelerator.autocast():
+            drawn = generator.render_many(codes, intrinsics)
+        return {i.name: i.from_picture(one.float()) for i, one in zip(intrinsics, drawn, strict=True)}
+
+    def _one_at_a_time(self, codes: Codes) -> dict[str, Tensor]:
         maps = {}
         for name, adapter in self.adapters.items():
             adapter.activate(trainable=False)
@@ -121,10 +144,10 @@ class Predictor:
                 if self._spreads:
                     render: Any = getattr(self.generator, "render_with_spread")  # noqa: B009, no protocol has it
                     drawn, spread = render(codes, intrinsic)
-                    maps[spread_of(intrinsic).name] = spread.float().cpu()
+                    maps[spread_of(intrinsic).name] = spread.float()
                 else:
                     drawn = self.generator.render(codes, intrinsic)
-            maps[name] = intrinsic.from_picture(drawn.float()).cpu()
+            maps[name] = intrinsic.from_picture(drawn.float())
         return maps
 
     @property

@@ -23,7 +23,7 @@ from torch import Tensor
 from ilora_core.intrinsics import Intrinsic, unit_vectors
 from ilora_core.noise import mix_seeds, noise_like
 from ilora_core.protocols import Codes
-from ilora_sd.latent import LatentGenerator
+from ilora_sd.latent import LatentGenerator, beside, dtype_of
 from ilora_sd.loading import Components
 from ilora_sd.sampler import Sampling, branches, draw
 from ilora_sd.schedule import alphas, noised, velocity
@@ -98,7 +98,7 @@ class Augmented(LatentGenerator):
         conditions = {text: self._conditions(text) for text in (intrinsic.prompt, "")}
         wanted = branches(self.sampling)
         pictures = torch.cat([condition if branch.picture else torch.zeros_like(condition) for branch in wanted])
-        words = _beside([conditions[intrinsic.prompt if b.text else ""] for b in wanted], len(condition))
+        words = beside([conditions[intrinsic.prompt if b.text else ""] for b in wanted], len(condition))
 
         def answer(latent: Tensor, timestep: int) -> Sequence[Tensor]:
             given = torch.cat([latent.repeat(len(wanted), 1, 1, 1), pictures], 1)
@@ -110,7 +110,7 @@ class Augmented(LatentGenerator):
             row = noise_like(condition[:1], [mix_seeds(self.sampling.noise_seed, _START, number)])
             noise = row.expand_as(condition)
             drawn = draw(answer, noise, self.scheduler_config, self.sampling, self.alphas, start=start)
-            made.append(self._decode(drawn))
+            made.append(self._decode_map(drawn))
         return torch.stack(made)
 
     def _condition(self, latent: Tensor) -> Tensor:
@@ -126,16 +126,9 @@ class Augmented(LatentGenerator):
         return {"prompt": self.text_encoder(self._tokens(text, self.tokenizer))[0].float()}
 
     def _call(self, latent: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        dtype = self.unet.dtype
+        dtype = dtype_of(self.unet)
         prompt = conditions["prompt"].to(dtype).expand(latent.shape[0], -1, -1)
         return self.unet(latent.to(dtype), timesteps, prompt).sample
-
-
-def _beside(conditions: Sequence[Mapping[str, Tensor]], batch: int) -> dict[str, Tensor]:
-    """Each branch's embeddings, repeated for its share of the batch."""
-    return {
-        name: torch.cat([one[name].expand(batch, *one[name].shape[1:]) for one in conditions]) for name in conditions[0]
-    }
 
 
 def _mean(drawn: Tensor, intrinsic: Intrinsic) -> Tensor:

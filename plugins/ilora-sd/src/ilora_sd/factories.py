@@ -16,6 +16,7 @@ from ilora_sd.augmented import Augmented
 from ilora_sd.loading import Components, check_timestep, load_components, randomise
 from ilora_sd.model import StableDiffusion
 from ilora_sd.sampler import Sampling
+from ilora_sd.tiny_vae import load_tiny_vae, with_tiny_vae
 from ilora_sd.widening import read_picture_channels, widen
 
 __all__ = [
@@ -44,14 +45,17 @@ def stable_diffusion(
     revision: str | None = None,
     variant: str | None = None,
     tokenizer: str | None = None,
+    tiny_vae: str = "",
     local_only: bool = False,
     random_unet: bool = False,
     seed: int = 0,
 ) -> StableDiffusion:
     """A one-step generator from weights; see `load_components`, `OneStep` and `LatentGenerator` for the settings.
 
-    architecture is what `skeleton` builds ("sd1", "sd2"); weights bring their own configuration.
+    architecture  what `skeleton` builds ("sd1", "sd2"); weights bring their own configuration
+    tiny_vae      draw maps with a tiny decoder (`ilora_sd.tiny_vae`)
     """
+    tiny_decoder = load_tiny_vae(tiny_vae, local_only=local_only)
     components = load_components(
         weights,
         revision=revision,
@@ -62,6 +66,7 @@ def stable_diffusion(
         seed=seed,
     )
     check_timestep(timestep, components.timesteps)
+    components = with_tiny_vae(components, tiny_decoder)
     return StableDiffusion(
         components, timestep=timestep, resolution=resolution, noisy_target=noisy_target, output=output, loss=loss
     )
@@ -87,6 +92,7 @@ def augmented(
     revision: str | None = None,
     variant: str | None = None,
     tokenizer: str | None = None,
+    tiny_vae: str = "",
     local_only: bool = False,
     random_unet: bool = False,
     seed: int = 0,
@@ -96,10 +102,12 @@ def augmented(
     image_weights  an InstructPix2Pix whose first convolution reads the picture; "" = zeros (`ilora_sd.widening`)
     blind          SDEdit: the network never sees the picture; strength says how much of it the trajectory starts with
     architecture   what `augmented_skeleton` builds; random_unet, seed: the control, first convolution and all
+    tiny_vae       draw maps with a tiny decoder (`ilora_sd.tiny_vae`)
     """
     sampling = Sampling(
         steps, cfg, image_guidance, guidance_rescale, spacing, reference_sigmas, strength, seeds, noise_seed
     )  # before anything is fetched
+    tiny_decoder = load_tiny_vae(tiny_vae, local_only=local_only)
     components = load_components(
         weights, revision=revision, variant=variant, tokenizer=tokenizer, local_only=local_only
     )
@@ -113,6 +121,7 @@ def augmented(
         components = widen(components, *read_picture_channels(image_weights, variant=variant, local_only=local_only))
     else:
         components = widen(components, None)
+    components = with_tiny_vae(components, tiny_decoder)
     return Augmented(components, sampling=sampling, resolution=resolution, noisy_target=noisy_target, blind=blind)
 
 

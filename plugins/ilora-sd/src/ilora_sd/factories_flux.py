@@ -15,6 +15,7 @@ from ilora_sd.factories_large import tiny_flow_vae, weightless
 from ilora_sd.flux import Flux, check_guidance
 from ilora_sd.loading import Components, check_timestep
 from ilora_sd.loading_large import load_large
+from ilora_sd.tiny_vae import load_tiny_vae, with_tiny_vae
 
 __all__ = ["flux", "flux_skeleton", "tiny_flux1", "tiny_flux1_schnell", "tiny_t5"]
 
@@ -33,6 +34,7 @@ def flux(
     added_projections: bool = False,
     guidance: float | None = None,
     dtype: str = "float32",
+    tiny_vae: str = "",
     revision: str | None = None,
     variant: str | None = None,
     local_only: bool = False,
@@ -44,10 +46,12 @@ def flux(
     architecture  "flux1-dev", which takes guidance, or "flux1-schnell": what `flux_skeleton` builds
     timestep      1 … 1000, the last one (noise alone) where it is left out
     dtype         "bfloat16", in which the weights are published, halves the memory of loading
+    tiny_vae      draw maps with a tiny decoder (`ilora_sd.tiny_vae`)
     """
     check_timestep(timestep, 1000, flow=True)
     shape = _architecture(architecture)
     check_guidance(guidance, takes=shape.denoiser["guidance_embeds"])
+    tiny_decoder = load_tiny_vae(tiny_vae, local_only=local_only)
     components = load_large(
         weights,
         shape,
@@ -59,7 +63,7 @@ def flux(
         seed=seed,
     )
     return Flux(
-        components,
+        with_tiny_vae(components, tiny_decoder),
         timestep=timestep,
         resolution=resolution,
         noisy_target=noisy_target,

@@ -14,6 +14,7 @@ from ilora_sd.factories import BlankWords, letters, tiny_components
 from ilora_sd.large import StableDiffusion3, StableDiffusionXL
 from ilora_sd.loading import Components, check_timestep
 from ilora_sd.loading_large import load_large
+from ilora_sd.tiny_vae import load_tiny_vae, with_tiny_vae
 
 __all__ = ["sd3", "sd3_skeleton", "sdxl", "sdxl_skeleton", "tiny_flow_vae", "tiny_sd3", "tiny_sdxl", "weightless"]
 
@@ -28,11 +29,16 @@ def sdxl(
     loss: str = "latent",
     revision: str | None = None,
     variant: str | None = None,
+    tiny_vae: str = "",
     local_only: bool = False,
     random_unet: bool = False,
     seed: int = 0,
 ) -> StableDiffusionXL:
-    """SDXL from weights; see `load_large`, `OneStep` and `LatentGenerator` for the settings."""
+    """SDXL from weights; see `load_large`, `OneStep` and `LatentGenerator` for the settings.
+
+    tiny_vae  draw maps with a tiny decoder (`ilora_sd.tiny_vae`)
+    """
+    tiny_decoder = load_tiny_vae(tiny_vae, local_only=local_only)
     components = load_large(
         weights,
         LARGE["sdxl"],
@@ -43,6 +49,7 @@ def sdxl(
         seed=seed,
     )
     check_timestep(timestep, components.timesteps)
+    components = with_tiny_vae(components, tiny_decoder)
     return StableDiffusionXL(
         components, timestep=timestep, resolution=resolution, noisy_target=noisy_target, output=output, loss=loss
     )
@@ -60,6 +67,7 @@ def sd3(
     t5: bool = False,
     revision: str | None = None,
     variant: str | None = None,
+    tiny_vae: str = "",
     local_only: bool = False,
     random_unet: bool = False,
     seed: int = 0,
@@ -68,8 +76,10 @@ def sd3(
 
     timestep  1 … 1000, the last one (noise alone) where it is left out
     t5        load the third text encoder too: 4.8 billion parameters for a prompt of two words
+    tiny_vae  draw maps with a tiny decoder (`ilora_sd.tiny_vae`)
     """
     check_timestep(timestep, 1000, flow=True)
+    tiny_decoder = load_tiny_vae(tiny_vae, local_only=local_only)
     components = load_large(
         weights,
         LARGE["sd3"],
@@ -80,6 +90,7 @@ def sd3(
         random_unet=random_unet,
         seed=seed,
     )
+    components = with_tiny_vae(components, tiny_decoder)
     return StableDiffusion3(
         components,
         timestep=timestep,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ilora_core.errors import ConfigError
 from ilora_sd.joint import FlowTransformer
+from ilora_sd.latent import dtype_of
 from ilora_sd.loading import Components
 
 __all__ = ["GUIDANCE", "Flux", "check_guidance", "pack", "places", "unpack"]
@@ -69,7 +70,7 @@ class Flux(FlowTransformer):
         return {"prompt": self._t5(text, 0, self.length), "pooled": pooled}
 
     def _call(self, latent: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        dtype, batch = self.unet.dtype, latent.shape[0]
+        dtype, batch = dtype_of(self.unet), latent.shape[0]
         rows, columns = (side // _SIDE for side in latent.shape[-2:])
         prompt, strength = conditions["prompt"].to(dtype), None
         if self.guidance is not None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ilora_core.errors import DataError
 from ilora_core.protocols import Codes
 from ilora_sd.joint import FlowTransformer
+from ilora_sd.latent import dtype_of
 from ilora_sd.loading import Components
 from ilora_sd.model import OneStep, OneStepUNet
 
@@ -38,7 +39,7 @@ class StableDiffusionXL(OneStepUNet):
         return {"prompt": torch.cat(tokens, -1), "pooled": pooled}
 
     def _call(self, latent: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        dtype, batch = self.unet.dtype, latent.shape[0]
+        dtype, batch = dtype_of(self.unet), latent.shape[0]
         height, width = (self.factor * side for side in latent.shape[-2:])
         sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=dtype, device=latent.device)
         added = {
@@ -101,7 +102,7 @@ class StableDiffusion3(FlowTransformer):
         return {"prompt": torch.cat([tokens, words], 1), "pooled": pooled}
 
     def _call(self, latent: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        dtype, batch = self.unet.dtype, latent.shape[0]
+        dtype, batch = dtype_of(self.unet), latent.shape[0]
         return self.unet(
             hidden_states=latent.to(dtype),
             timestep=timesteps,

@@ -40,6 +40,7 @@ class Components:
     unet        the denoising network; Stable Diffusion 3's is a transformer
     provenance  plain data for run.json: what was asked for, which place served it, which revision
     further     text encoders beyond the first, each with its tokenizer, in the order of the model's own pipeline
+    tiny_vae    what decodes maps in place of the VAE (`ilora_sd.tiny_vae`)
     """
 
     unet: nn.Module
@@ -49,6 +50,7 @@ class Components:
     scheduler_config: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     further: tuple[tuple[nn.Module, Any], ...] = ()
+    tiny_vae: nn.Module | None = None
 
     @property
     def timesteps(self) -> int:

@@ -176,7 +176,8 @@ class LatentGenerator(ABC):
 
     def _decoded(self, latent: Tensor) -> Tensor:
         """What the decoder puts out, (B,3,H,W), nominally in [-1,1]."""
-        self.vae.to(self._device)
+        if next(self.vae.parameters()).device != self._device:  # `ilora plan` has fakes there, which cannot be moved
+            self.vae.to(self._device)
         return self.vae.decode(latent.to(self._device, self.vae.dtype) / self.scale + self.shift).sample
 
     def _decode(self, latent: Tensor) -> Tensor:

@@ -21,12 +21,20 @@ SHIPPED = Path(__file__).parent / "weights" / "ldm"
 
 
 def rooms(
-    *, weights: str = "", timestep: int | None = None, random_unet: bool = False, seed: int = 0
+    *,
+    weights: str = "",
+    timestep: int | None = None,
+    output: str = "raw",
+    loss: str = "latent",
+    random_unet: bool = False,
+    seed: int = 0,
 ) -> StableDiffusion:
     """The rooms model.
 
     weights      another folder in the same layout, e.g. an earlier checkpoint; "" = the shipped one
     timestep     at which the UNet is read; None = the last one, as in the paper
+    output       "raw": the UNet's output is the map's latent; "clean": the clean latent that it stands for is
+    loss         "latent", or "decoded": through the codec (`ilora_sd.decoded`)
     random_unet  the control: same architecture, same codec, a UNet that never saw a room
     """
     folder = Path(weights).expanduser() if weights else SHIPPED
@@ -37,7 +45,7 @@ def rooms(
     components = load_folder(folder, vae_class=PatchCodec, provenance=provenance_of(folder, weights))
     components = randomise(components, seed) if random_unet else components
     check_timestep(timestep, components.timesteps)
-    return StableDiffusion(components, timestep=timestep)
+    return StableDiffusion(components, timestep=timestep, output=output, loss=loss)
 
 
 def tiny() -> StableDiffusion:
@@ -45,10 +53,10 @@ def tiny() -> StableDiffusion:
     return StableDiffusion(untrained((16, 32, 32)))
 
 
-def skeleton(**_: Any) -> StableDiffusion:
+def skeleton(*, loss: str = "latent", **_: Any) -> StableDiffusion:
     """The full-size parts without weights."""
     with torch.device("meta"):
-        return StableDiffusion(untrained(WIDTHS))
+        return StableDiffusion(untrained(WIDTHS), loss=loss)
 
 
 def untrained(widths: tuple[int, ...]) -> Components:

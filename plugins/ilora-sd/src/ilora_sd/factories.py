@@ -140,9 +140,11 @@ def augmented_skeleton(
     return Augmented(widen(_weightless(architecture), None), sampling=sampling, resolution=resolution)
 
 
-def skeleton(*, architecture: str = "sd1", resolution: int | None = None, **_: Any) -> StableDiffusion:
+def skeleton(
+    *, architecture: str = "sd1", resolution: int | None = None, loss: str = "latent", **_: Any
+) -> StableDiffusion:
     """The full-size network on the meta device: its shapes and counts, without a byte of weights."""
-    return StableDiffusion(_weightless(architecture), resolution=resolution)
+    return StableDiffusion(_weightless(architecture), resolution=resolution, loss=loss)
 
 
 def _weightless(architecture: str) -> Components:

@@ -80,11 +80,12 @@ def flux_skeleton(
     resolution: int | None = None,
     added_projections: bool = False,
     guidance: float | None = None,
+    loss: str = "latent",
     **_: Any,
 ) -> Flux:
     """The full-size FLUX.1 on the meta device, T5 included: its shapes and counts, without a byte of weights."""
     parts = weightless(_architecture(architecture))
-    return Flux(parts, resolution=resolution, added_projections=added_projections, guidance=guidance)
+    return Flux(parts, resolution=resolution, added_projections=added_projections, guidance=guidance, loss=loss)
 
 
 def tiny_flux1() -> Flux:

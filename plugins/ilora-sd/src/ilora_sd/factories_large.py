@@ -102,14 +102,18 @@ def sd3(
     )
 
 
-def sdxl_skeleton(*, resolution: int | None = None, **_: Any) -> StableDiffusionXL:
+def sdxl_skeleton(*, resolution: int | None = None, loss: str = "latent", **_: Any) -> StableDiffusionXL:
     """The full-size SDXL on the meta device: its shapes and counts, without a byte of weights."""
-    return StableDiffusionXL(weightless(LARGE["sdxl"]), resolution=resolution)
+    return StableDiffusionXL(weightless(LARGE["sdxl"]), resolution=resolution, loss=loss)
 
 
-def sd3_skeleton(*, resolution: int | None = None, added_projections: bool = False, **_: Any) -> StableDiffusion3:
+def sd3_skeleton(
+    *, resolution: int | None = None, added_projections: bool = False, loss: str = "latent", **_: Any
+) -> StableDiffusion3:
     """The full-size Stable Diffusion 3 medium on the meta device, without T5."""
-    return StableDiffusion3(weightless(LARGE["sd3"]), resolution=resolution, added_projections=added_projections)
+    return StableDiffusion3(
+        weightless(LARGE["sd3"]), resolution=resolution, added_projections=added_projections, loss=loss
+    )
 
 
 def tiny_sdxl() -> StableDiffusionXL:

@@ -3,7 +3,7 @@
 A generator works at its own resolution and in multiples of its stride. `process` says how a picture gets there:
 
     native  resize so that the shorter side is the generator's resolution, pad to the stride by repeating the edge
-    full    keep the picture's own size, pad to the stride
+    full    keep the picture's own size, pad to the stride; what does not fit into the device's memory is drawn as by tile
     tile    draw it native, then in overlapping squares of the generator's resolution at twice that size, twice again and so on
             up to the picture's own, each size brought to the one before (`ilora_core.tiling`); a picture whose shorter side
             is no longer than the generator's resolution is drawn native
@@ -19,6 +19,7 @@ a picture and how far its draws are apart, (B,1,H,W)) has its spread returned be
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,8 @@ from ilora_core.tiling import OVERLAP, pyramid, resize_maps
 __all__ = ["PROCESSES", "Predictor", "adapter_from", "spread_of"]
 
 PROCESSES = ("native", "full", "tile")
+
+_log = logging.getLogger("ilora")
 
 
 class Predictor:
@@ -94,9 +97,18 @@ class Predictor:
         """
         if process not in PROCESSES:
             raise ConfigError(f"--process is one of {', '.join(PROCESSES)}, not {process!r}.")
-        maps, side = self._whole(pictures, native=process != "full"), self.generator.resolution[0]
-        if process != "tile" or min(pictures.shape[-2:]) <= side:
-            return resize_maps(maps, self.intrinsics, (pictures.shape[-2], pictures.shape[-1]))
+        side, size = self.generator.resolution[0], (pictures.shape[-2], pictures.shape[-1])
+        if process == "full":
+            try:
+                return self._whole(pictures, native=False)
+            except torch.OutOfMemoryError:
+                _log.warning(
+                    "a picture of %d×%d does not fit into memory at its own size: drawn by tiles.", *size[::-1]
+                )
+                torch.cuda.empty_cache()
+        maps = self._whole(pictures, native=True)
+        if process == "native" or min(size) <= side:
+            return resize_maps(maps, self.intrinsics, size)
         for finer in pyramid(
             lambda tiles: self.from_codes(self.generator.encode(tiles)),
             pictures.cpu(),

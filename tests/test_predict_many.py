@@ -77,7 +77,7 @@ def test_tiles_too(fitted):
     artefacts, picture = find_artefacts(fitted), some_pictures(1, 48, 64)
     together, apart = Counted(artefacts), Counted(artefacts, one_by_one=True)
     close(together(picture, process="tile", batch=4), apart(picture, process="tile", batch=4))
-    assert together.rows["net"] == [2, 8, 4]  # the whole picture, then six tiles, four at once
+    assert together.rows["net"] == [2, 8, 8, 8]  # the whole picture, then twelve tiles, four at once
 
 
 def test_a_single_map_is_drawn_as_ever(fitted):

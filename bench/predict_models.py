@@ -69,5 +69,5 @@ class _Host:
     def __init__(self, generator: Any):
         self.generator = generator
 
-    def make(self, kind: str, name: str, **settings: Any) -> Any:
+    def make(self, kind: str, name: str, /, **settings: Any) -> Any:
         return self.generator if kind == "generators" else LoraAdapter(**settings)

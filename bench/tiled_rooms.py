@@ -220,9 +220,10 @@ def show(path: Path, rooms: Rows, maps: Mapping[str, Mapping[str, Tensor]], args
     part = (..., slice(top, top + side), slice(left, left + side))
     lines = []
     for name, by in maps.items():
-        scores = Scores(get_intrinsic(name), {}, {**by, "truth": rooms.maps[name][0]})
-        drawn = [scores.picture(method, row)[part] for method in (NATIVE, HALF, TILES, "truth")]
-        lines.append([rooms.pictures[row][part], *drawn])
+        scores = Scores(get_intrinsic(name), {}, dict(by))
+        drawn = [scores.picture(method, row)[part] for method in (NATIVE, HALF, TILES)]
+        truth = scores.intrinsic.to_picture(*(value[row : row + 1] for value in rooms.maps[name]))[0]
+        lines.append([rooms.pictures[row][part], *drawn, truth[part]])
     grid_png(path, lines, ["picture", NATIVE, HALF, TILES, "truth"], row_titles=list(maps))
 
 

@@ -10,8 +10,8 @@
 
 The quickstart's recipe, but the adapter after the last step is scored. Each loss, at each number of steps, has the best of a few
 multiples of the quickstart's rate, or of more while the best is the least or the largest: by the first seed, on label rooms that
-are neither fitted to nor held out. Intervals draw test rooms and seeds; differences are paired over both. Depth is scored up to
-scale and shift, as the decoded loss leaves them free; by `relative01` as it comes out.
+are neither fitted to nor held out; equal time takes the rate of equal steps. Intervals draw test rooms and seeds; differences are
+paired over both. Depth is scored up to scale and shift, as the decoded loss leaves them free; by `relative01` as it comes out.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> None:
     if args.grid:
         grid(Path(args.grid), drawn, test)
     given = {name: value for name, value in vars(args).items() if name not in ("keep", "grid")}
-    settings = {**given, "held_out": HELD_OUT, "recipe": merge_settings("rooms", "rooms", {})}
+    settings = {**given, "held_out": HELD_OUT, "preset": merge_settings("rooms", "rooms", {})}
     print(record("rooms-losses", torch.device(args.device), settings=settings, results=results).name)
 
 

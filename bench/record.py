@@ -44,7 +44,7 @@ def record(
         "command": " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *map(_portable, sys.argv[1:])]),
         "device": described,
         "versions": {"python": platform.python_version(), **_versions()},
-        "settings": dict(settings),
+        "settings": {k: _portable(v) if isinstance(v, str) else v for k, v in settings.items()},
         "results": dict(results),
     }
     write_json(path, data)

@@ -69,9 +69,10 @@ def outcome_of(build, check):
 
 
 @pytest.mark.parametrize("check", ALL, ids=lambda check: check.__name__)
-def test_every_check_but_encoding_passes(check):
+def test_every_check_passes_or_is_about_what_it_does_not_offer(check):
     outcome = outcome_of(Gan, check)
-    expected = "skipped" if check is generator_checks.check_encodes else "passed"
+    beyond = (generator_checks.check_encodes, generator_checks.check_renders_many_as_one_by_one)
+    expected = "skipped" if check in beyond else "passed"
     assert (outcome.status, outcome.reason if expected == "passed" else "") == (expected, "")
 
 

@@ -104,11 +104,13 @@ def test_plain_diffusers_draws_the_same_map(intrinsic, run, model):
 
 def test_one_pass_over_both_equals_two(run):
     pictures = make_scenes(64, 64).pictures
-    both = Predictor(find_artefacts(run), runtime=CPU)(pictures)
+    both, turns = (Predictor(find_artefacts(run), runtime=CPU, one_by_one=way)(pictures) for way in (False, True))
     assert set(both) == {"depth", "normals"}
     for name, value in both.items():
         alone = Predictor(find_artefacts(run / name), runtime=CPU)(pictures)[name]
-        assert torch.equal(alone, value)
+        assert torch.equal(alone, turns[name])
+        # Another batch, other rounding; unit vectors of short ones (an untrained picture is nearly grey) enlarge it.
+        torch.testing.assert_close(value, alone, atol={"depth": 1e-5, "normals": 1e-3}[name], rtol=0)
 
 
 def test_run_json_repeats_the_fit(run, tmp_path):

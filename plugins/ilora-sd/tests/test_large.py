@@ -235,7 +235,7 @@ def test_the_cards():
     }
     series = {"sd", "sd11", "sd12", "sd14", "sd15", "sd21", "sd21-base", "sd-turbo"}
     large = {"sdxl", "sdxl-turbo", "sd3-medium", "flux1-dev", "flux1-schnell"}
-    assert set(cards) == series | large | {"sd15-aug", "sd21-aug"}
+    assert set(cards) == series | large | {"sd15-aug", "sd21-aug", "sd15-sdedit", "sd21-sdedit"}
     for card in cards.values():
         assert isinstance(card, Card)
         assert _offers_the_random_control(card), card.name

@@ -55,8 +55,10 @@ def export_folder(
     draft.mkdir(parents=True)
     for part, module in (("unet", generator.unet), ("text_encoder", generator.text)):
         half = copy.deepcopy(module).to("cpu", torch.float16)
+        if part == "unet":
+            half.register_to_config(_name_or_path="")  # where it was loaded from is nobody's business
         half.save_pretrained(draft / part)
-    generator.codec.register_to_config(_name_or_path="")  # where it was loaded from is nobody's business
+    generator.codec.register_to_config(_name_or_path="")
     generator.codec.save_pretrained(draft / "vae")  # 2 kB: kept exact
     generator.scheduler.save_pretrained(draft / "scheduler")
     write_tokenizer_files(draft / "tokenizer")

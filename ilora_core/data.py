@@ -20,7 +20,7 @@ from torch import Tensor
 from ilora_core.config import FitConfig, TrainConfig
 from ilora_core.errors import ConfigError, DataError
 from ilora_core.factories import options_of
-from ilora_core.intrinsics import Intrinsic
+from ilora_core.intrinsics import BUILT_IN, CHOICES, Intrinsic
 from ilora_core.mixes import disagreement_name, disagreement_of, pixel_weights
 from ilora_core.plugins import PluginHost
 from ilora_core.protocols import Batch, Codes, Generator, Source
@@ -234,12 +234,12 @@ def _check_offered(config: FitConfig, intrinsics: Sequence[Intrinsic]) -> None:
 def _trained_as(wanted: Intrinsic, source: Source) -> Intrinsic:
     """The source's own version of an intrinsic: a disparity labeler's depth is not a metric one's.
 
-    Of the two rules for the limits of depth, the one that is not the default was asked for by someone and counts.
+    What is not the usual loss, prompt, metric or rule for the limits of depth was asked for by someone and counts.
     """
     offered = next(i for i in source.intrinsics if i.name == wanted.name)
-    if offered.encoding != "relative_depth" or wanted.rule == "valid":
-        return offered
-    return replace(offered, rule=wanted.rule)
+    usual = BUILT_IN.get(wanted.name, offered)
+    asked = {name: getattr(wanted, name) for name in CHOICES if getattr(wanted, name) != getattr(usual, name)}
+    return replace(offered, **asked)
 
 
 def _check_size(batch: Batch, generator: Generator) -> None:

@@ -14,7 +14,7 @@ from ilora_core.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "nest_settings", "parse_settings", "print_json"]
+__all__ = ["console", "literal", "nest_settings", "parse_settings", "print_json"]
 
 _NUMBER = re.compile(r"[+-]?(\d+\.|\.\d+)([eE][+-]?\d+)?")  # what Python reads as a number and TOML does not
 _NULLS = ("none", "null", "None")
@@ -46,7 +46,7 @@ def parse_settings(items: Iterable[str]) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         if not equals or not all(part.replace("-", "_").isidentifier() for part in key.strip().split(".")):
             raise ConfigError(f"--set {item!r} is not of the form section.key=value, as in --set train.lr=1e-4.")
-        flat[key.strip().replace("-", "_")] = _literal(text.strip())
+        flat[key.strip().replace("-", "_")] = literal(text.strip())
     return nest_settings(flat)
 
 
@@ -66,7 +66,8 @@ def nest_settings(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """The value that `parse_settings` reads a text as."""
     if text in _NULLS:
         return None
     if _NUMBER.fullmatch(text):

@@ -292,8 +292,6 @@ def test_samples_are_scored_by_agreement_with_a_labeler(tmp_path, monkeypatch):
         run(Sweep(own, (judges,), "samples:5"), tmp_path / "out")
     both = run(Sweep(own, (judges,), "samples:5:labeler=judge"), tmp_path / "both")
     assert len(finished(both)) == 2
-    with pytest.raises(ConfigError, match="other pictures"):
-        run(Sweep({**own, "method": "random-init"}, (), "samples:5"), tmp_path / "out")
 
 
 def test_disparity_is_scored_as_depth(tmp_path):
@@ -314,6 +312,12 @@ def test_disparity_is_scored_as_depth(tmp_path):
 
     found = evaluate(_Pairs(source, DEPTH, Drawer()), DEPTH)
     assert found.figures["rms01"].value == pytest.approx(0, abs=1e-6)
+
+
+def test_the_mean_map_does_not_depend_on_the_loss():
+    losses = Axis.of("intrinsic.loss", ("mse", "l1"))
+    assert len(plan_sweep(sweep(losses, method="mean-map"), load_plugins()).cells) == 1
+    assert len(plan_sweep(sweep(losses), load_plugins()).cells) == 2
 
 
 def test_losses_and_kinds_of_adapters_are_axes(tmp_path):
@@ -338,6 +342,14 @@ def test_damaged_and_foreign_cells_are_not_taken_for_finished(tmp_path):
 @pytest.mark.parametrize(
     ("axes", "base", "test", "message"),
     [
+        (
+            (),
+            {"source": "", "samples": 5, "labeler": "judge", "method": "random-init"},
+            "samples:5",
+            "draws other pictures",
+        ),
+        ((), {"labeler": "judge", "generator.random_net": True}, "samples:5", "draws other pictures"),
+        ((), {}, "samples:5:labeler=nobody", "no labeler is called 'nobody'"),
         ((Axis.of("train.lr", (1e-3, -1.0)),), {}, "toys:test", r"train.lr=-1.0: train.lr must be zero or more"),
         ((Axis.of("train.steps", ("many",)),), {}, "toys:test", "train.steps must be int, not 'many'"),
         ((Axis.of("adapter.rank", (1, 0)),), {}, "toys:test", "rank must be at least 1"),

@@ -55,13 +55,15 @@ class Job:
 def compute(job: Job, host: PluginHost) -> Iterator[Event]:
     """Do what is left to do. Yields what a fit yields; closing it between two events keeps what is done."""
     cell, store = job.cell, job.store
-    with store.lock(cell), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix_seeds(cell.config.train.seed, 0x5EED))  # dropout: the same after whatever came before
-        drawer = None if store.made(cell) else (yield from _make(cell, store, host))
-        if not store.scored(cell, job.scoring):
-            yield from _score(job, host, drawer)
-        store.succeed(cell)
-    gc.collect()  # a generator's cycles must not meet the next one's
+    try:
+        with store.lock(cell), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix_seeds(cell.config.train.seed, 0x5EED))  # dropout: the same after whatever came before
+            drawer = None if store.made(cell) else (yield from _make(cell, store, host))
+            if not store.scored(cell, job.scoring):
+                yield from _score(job, host, drawer)
+            store.succeed(cell)
+    finally:
+        gc.collect()  # a generator's cycles must not meet the next one's
 
 
 def _make(cell: Cell, store: Store, host: PluginHost) -> Yields[Event, None, Drawer]:

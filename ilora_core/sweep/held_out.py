@@ -21,6 +21,7 @@ from ilora_core.config import FitConfig
 from ilora_core.data import Prepared, open_source, split_keys
 from ilora_core.errors import ConfigError, UnknownName
 from ilora_core.factories import options_of
+from ilora_core.labelling import labeler_names
 from ilora_core.plugins import PluginHost
 from ilora_core.protocols import Source
 from ilora_core.sources import PairsSource, Subset
@@ -88,8 +89,8 @@ def check_held_out(held_out: HeldOut, config: FitConfig, host: PluginHost) -> No
                 "--test is the very folder that is learnt from: keep some pairs apart, or leave --test out."
             )
         _pairs(held_out, config)
-    elif held_out.kind == "samples" and not (held_out.settings.get("labeler") or config.labeler):
-        raise ConfigError("--test samples: nobody says what their maps are; add :labeler=NAME.")
+    elif held_out.kind == "samples":
+        _check_samples(held_out, config, host)
 
 
 def open_held_out(
@@ -139,6 +140,18 @@ def _check_card(held_out: HeldOut, config: FitConfig, host: PluginHost) -> None:
         other = {**which, **_asked(held_out, config, taken)}
         if all(one[name] == other[name] for name in which):
             raise ConfigError(f"--test {held_out} are the very pictures that are learnt from: choose another split.")
+
+
+def _check_samples(held_out: HeldOut, config: FitConfig, host: PluginHost) -> None:
+    if not (held_out.settings.get("labeler") or config.labeler):
+        raise ConfigError("--test samples: nobody says what their maps are; add :labeler=NAME.")
+    for name in labeler_names(held_out.settings.get("labeler", "")):
+        host.card("labelers", name)
+    if any(key.startswith("random_") and value is True for key, value in config.settings.get("generator", {}).items()):
+        raise ConfigError(
+            "--test samples: a network of random weights draws other pictures than the trained one. Score on a source "
+            "that brings codes with their maps."
+        )
 
 
 def _asked(held_out: HeldOut, config: FitConfig, taken: Mapping[str, Any]) -> dict[str, Any]:

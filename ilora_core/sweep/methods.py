@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from ilora_core.artefact import find_artefacts
 from ilora_core.config import FitConfig
 from ilora_core.controls import MeanMap
-from ilora_core.data import Prepared, open_source, split_keys
+from ilora_core.data import Prepared, open_source, split_keys, trained_as
 from ilora_core.errors import ConfigError, UnknownName
 from ilora_core.factories import options_of
 from ilora_core.files import atomic_path, read_json, write_json
 from ilora_core.fit import Event, fit
-from ilora_core.intrinsics import Intrinsic, resize_map
+from ilora_core.intrinsics import BUILT_IN, Intrinsic, resize_map
 from ilora_core.plugins import PluginHost
 from ilora_core.predict import Predictor
 from ilora_core.protocols import Adapter, Batch, Generator
@@ -134,15 +134,15 @@ class _MeanMap:
         kept = {name: config.settings.get(name, {}) for name in ("generator", "labeler", "source")}
         device = {k: v for k, v in config.settings.get("runtime", {}).items() if k == "device"}
         groups = {**kept, "train": seed, "runtime": device}
-        return "mean-map", replace(config, adapter="lora", preset="", settings=groups)
+        intrinsics = tuple(_by_rule(intrinsic) for intrinsic in config.intrinsics)
+        return "mean-map", replace(config, intrinsics=intrinsics, adapter="lora", preset="", settings=groups)
 
     def make(self, config: FitConfig, folder: Path, host: PluginHost) -> Yields[Event, None, dict[str, Any]]:
         generator = host.make("generators", config.generator, **config.settings.get("generator", {}))
         source = yield from open_source(config, generator, host, pick_device(config.runtime.device))
         held_out = split_keys(source.keys, config.validation, seed=config.train.seed)
         train = Subset(source, [key for key in source.keys if key not in held_out])
-        wanted = {intrinsic.name for intrinsic in config.intrinsics}
-        means = {i.name: MeanMap(i) for i in source.intrinsics if i.name in wanted}
+        means = {i.name: MeanMap(trained_as(i, source)) for i in config.intrinsics}
         done = 0
         for batch in train:
             for name, mean in means.items():
@@ -192,6 +192,12 @@ class _Constant:
         everywhere = torch.ones_like(self.value[:, :1], dtype=torch.bool)
         drawn = resize_map(self.intrinsic, self.value, everywhere, size)[0]
         return drawn.expand(len(batch.keys), -1, -1, -1)
+
+
+def _by_rule(intrinsic: Intrinsic) -> Intrinsic:
+    """The usual intrinsic with this one's rule: all that a mean of maps can depend on."""
+    usual = BUILT_IN.get(intrinsic.name, intrinsic)
+    return replace(intrinsic, loss=usual.loss, prompt=usual.prompt, metric=usual.metric)
 
 
 def _parameters(generator: Generator, adapter: Adapter) -> dict[str, int]:

@@ -80,7 +80,8 @@ def run_sweep(
 ) -> Iterator[SweepEvent]:
     """Compute what is missing of a sweep in the folder `out`, and write its tables, plots and report there.
 
-    on: "sequential", or "ray": on the cluster of ray.init(), of RAY_ADDRESS, or on a local one that is started for it.
+    on: "sequential", or "ray": on the cluster of ray.init(), of RAY_ADDRESS, or on a local one that is started for it; its
+    workers load the plugins that they find, not `host`.
     Raises ConfigError for a sweep that makes no sense, before anything is loaded. A cell that fails is an event.
     """
     host, store = host or load_plugins(), Store(Path(out).resolve())

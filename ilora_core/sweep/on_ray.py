@@ -37,11 +37,11 @@ def spread(jobs: Sequence[Job]) -> Iterator[tuple[Job, str]]:
     running: dict[Any, Job] = {}
     try:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        task = ray.remote(num_cpus=1, max_retries=0)(work)
         environment = {k: v for k, v in os.environ.items() if k.startswith(("ILORA_", "HF_"))}
         for job in jobs:
-            on_gpu = gpus and job.cell.config.runtime.device != "cpu"
-            task = ray.remote(num_cpus=1, num_gpus=1 if on_gpu else 0, max_retries=0)(work)
-            running[task.remote(job, environment, sys.path)] = job
+            needed = 0 if job.cell.config.runtime.device == "cpu" else gpus
+            running[task.options(num_gpus=needed).remote(job, environment, sys.path)] = job
         while running:
             (done,), _ = ray.wait(list(running), num_returns=1)
             job = running.pop(done)

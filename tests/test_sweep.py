@@ -349,6 +349,7 @@ def test_damaged_and_foreign_cells_are_not_taken_for_finished(tmp_path):
             "draws other pictures",
         ),
         ((), {"labeler": "judge", "generator.random_net": True}, "samples:5", "draws other pictures"),
+        ((), {"source": "", "samples": 5, "labeler": "judge"}, "samples:5:seed=0", "the very samples"),
         ((), {}, "samples:5:labeler=nobody", "no labeler is called 'nobody'"),
         ((Axis.of("train.lr", (1e-3, -1.0)),), {}, "toys:test", r"train.lr=-1.0: train.lr must be zero or more"),
         ((Axis.of("train.steps", ("many",)),), {}, "toys:test", "train.steps must be int, not 'many'"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ilora_cli import fit_options
-from ilora_cli.console import console, literal, parse_settings, print_json
+from ilora_cli.console import console, parse_settings, print_json
 from ilora_cli.fit import stop_between_steps
 from ilora_cli.fit_options import with_short
 from ilora_cli.vary import flatten, parse_axis
@@ -81,7 +81,7 @@ def sweep(
     said = {name: value for name, value in options.items() if value and value != _UNSAID.get(name)}
     said |= {"validation": 0} if validation == 0 else {}
     host = load_plugins()
-    plan = plan_sweep(Sweep({**said, **flatten(given)}, axes, test, protocol), host, read=literal)
+    plan = plan_sweep(Sweep({**said, **flatten(given)}, axes, test, protocol), host)
     if dry_run:
         _list(plan)
     else:

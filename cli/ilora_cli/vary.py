@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ilora_cli.console import literal
 from ilora_cli.fit_options import SHORT
 from ilora_core.errors import ConfigError
+from ilora_core.values import read_value
 
 if TYPE_CHECKING:
     from ilora_core.sweep import Axis
@@ -92,7 +92,7 @@ def _read(part: str, key: str) -> tuple[str, Any]:
     words = OPTIONS.get(key) is str or key == "method" or key.startswith("intrinsic.")
     if words and text[:1] not in ("'", '"'):
         return label, text  # `preset=none` is that very word
-    value = literal(text)
+    value = read_value(text)
     if isinstance(value, str) and text[:1] in ("'", '"', "[", "{") and value == text:
         raise ConfigError(
             f"--vary {key}: cannot read {text}. Texts inside lists and tables stand in quotes: ['to_q','to_k']; "

@@ -83,9 +83,9 @@ class Plan:
         return [point for point, other in self.points if other.hash == cell.hash]
 
 
-def plan_sweep(sweep: Sweep, host: PluginHost, *, read: Any = str) -> Plan:
+def plan_sweep(sweep: Sweep, host: PluginHost) -> Plan:
     """Resolve every point and check what can be checked without loading a model. Raises ConfigError that names the point."""
-    scoring = Scoring(parse_held_out(sweep.test, read=read), sweep.protocol)
+    scoring = Scoring(parse_held_out(sweep.test), sweep.protocol)
     points, notes = [], {}
     for point in sweep.points():
         try:

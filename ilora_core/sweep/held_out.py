@@ -25,6 +25,7 @@ from ilora_core.labelling import labeler_names
 from ilora_core.plugins import PluginHost
 from ilora_core.protocols import Source
 from ilora_core.sources import PairsSource, Subset
+from ilora_core.values import read_value
 
 __all__ = ["HeldOut", "check_held_out", "open_held_out", "parse_held_out"]
 
@@ -52,8 +53,8 @@ class HeldOut:
         return ":".join([self.name, *more, *([str(self.first)] if self.first else [])])
 
 
-def parse_held_out(text: str, *, read: Any = str) -> HeldOut:
-    """The held-out set that `text` names; see the module. read: from the text of a setting to its value."""
+def parse_held_out(text: str) -> HeldOut:
+    """The held-out set that `text` names; see the module."""
     if not text:
         return HeldOut("validation")
     head, *parts = text.split(":")
@@ -64,7 +65,7 @@ def parse_held_out(text: str, *, read: Any = str) -> HeldOut:
         if part.isdecimal():
             first = int(part)
         elif equals and key:
-            settings[key] = read(value)
+            settings[key] = read_value(value)
         elif part and kind == "source":
             settings["split"] = part
         else:
@@ -145,6 +146,8 @@ def _check_card(held_out: HeldOut, config: FitConfig, host: PluginHost) -> None:
 def _check_samples(held_out: HeldOut, config: FitConfig, host: PluginHost) -> None:
     if not (held_out.settings.get("labeler") or config.labeler):
         raise ConfigError("--test samples: nobody says what their maps are; add :labeler=NAME.")
+    if config.samples and held_out.settings.get("seed", _SAMPLES_SEED) == config.train.seed:
+        raise ConfigError("--test samples: these are the very samples that are learnt from; add another :seed=N.")
     for name in labeler_names(held_out.settings.get("labeler", "")):
         host.card("labelers", name)
     if any(key.startswith("random_") and value is True for key, value in config.settings.get("generator", {}).items()):

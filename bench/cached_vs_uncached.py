@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -139,18 +139,23 @@ class Fixed(PreparedSet):
 
 
 def measure(
-    calls: dict[str, Callable[[], None]], device: torch.device, *, rounds: int, warmup: int
+    calls: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    *,
+    rounds: int,
+    warmup: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median seconds of each call, taken in turns."""
+    """Median seconds of each call by the clock, taken in turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(warmup + rounds):
         for name, call in calls.items():
             synchronize(device)
-            started = time.perf_counter()
+            started = clock()
             call()
             synchronize(device)
             if number >= warmup:
-                times[name].append(time.perf_counter() - started)
+                times[name].append(clock() - started)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

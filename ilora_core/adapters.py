@@ -8,6 +8,7 @@ Layers: peft's (linear, convolution, embedding, attention) and `ilora_core.trans
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,10 +25,12 @@ from ilora_core.errors import ArtefactError, ConfigError
 from ilora_core.noise import mix_seeds
 from ilora_core.transposed import LAYERS, refuse_transposed
 
-__all__ = ["LoraAdapter", "bare", "tiny"]
+__all__ = ["LoraAdapter", "Sites", "bare", "sites_of", "tiny"]
 
 # peft knows more (PiSSA, OLoRA, …), but those rewrite the base weights, which stay frozen here.
 _INITS: dict[str, Any] = {"gaussian": "gaussian", "kaiming": True}
+
+_OWNER = re.compile(r"(?:.*\.)?lora_\w+\.([^.]+)(?:\.|$)")  # a parameter's path -> its adapter's name
 
 _FITS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *LAYERS, nn.Embedding, nn.MultiheadAttention, Conv1D)
 
@@ -93,69 +96,101 @@ class LoraAdapter:
                 raise ConfigError(f"the adapter cannot attach: {error}") from error
         self._net = net
         _follow_dilation(net, self.name)
-        for parameter in self._own():
+        for parameter in self.parameters():
             parameter.data = parameter.data.float()
         self.activate()
 
     def activate(self, *, trainable: bool = True) -> None:
         """Switch the network to this adapter; the others on it sleep and are frozen."""
-        for layer in _layers(self._attached()):
-            layer.set_adapter(self.name)
-        for name, parameter in self._attached().named_parameters():
-            if _is_adapter(name):
-                parameter.requires_grad_(trainable and f".{self.name}." in f"{name}.")
+        sites_of(self.net).switch(self.name, trainable=trainable)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The adapter's parameters, in the network's order."""
-        return iter(self._own())
+        return iter(sites_of(self.net).parameters[self.name])
 
     def disabled(self) -> AbstractContextManager[None]:
         """The bare network inside the `with` block, bit for bit."""
-        return bare(self._attached())
+        return bare(self.net)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Module path + ".lora_A.weight" / ".lora_B.weight" -> tensor, as peft saves them."""
-        state = get_peft_model_state_dict(self._attached(), adapter_name=self.name)
+        state = get_peft_model_state_dict(self.net, adapter_name=self.name)
         return {key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load what `state_dict` gave. Raises ArtefactError that names keys and shapes which do not fit."""
         own = self.state_dict()
         _compare(own, state)
-        set_peft_model_state_dict(self._attached(), dict(state), adapter_name=self.name)
+        set_peft_model_state_dict(self.net, dict(state), adapter_name=self.name)
 
     def config(self) -> dict[str, Any]:
         """peft's adapter_config.json as plain data."""
-        net: Any = self._attached()
+        net: Any = self.net
         data = net.peft_config[self.name].to_dict()
         data["inference_mode"] = True
         return {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(data.items())}
 
-    def _attached(self) -> nn.Module:
+    @property
+    def net(self) -> nn.Module:
+        """The network that it is attached to. Raises ConfigError before."""
         if self._net is None:
             raise ConfigError("the adapter is not attached to a network yet.")
         return self._net
 
-    def _own(self) -> list[nn.Parameter]:
-        named = self._attached().named_parameters()
-        return [p for name, p in named if _is_adapter(name) and f".{self.name}." in f"{name}."]
+
+class Sites:
+    """Where a network's adapters sit.
+
+    layers      its LoRA layers
+    parameters  name of an adapter -> its parameters, in the network's order
+    """
+
+    def __init__(self, net: nn.Module):
+        self.layers: list[Any] = [module for module in net.modules() if isinstance(module, BaseTunerLayer)]
+        self.parameters: dict[str, list[nn.Parameter]] = {}
+        for path, parameter in net.named_parameters():
+            if owner := _OWNER.match(path):
+                self.parameters.setdefault(owner[1], []).append(parameter)
+        self._configs = _configs(net)
+
+    def current(self, net: nn.Module) -> bool:
+        """Whether the network carries the same adapters as when this was looked up."""
+        configs = _configs(net)
+        return len(configs) == len(self._configs) and all(a is b for a, b in zip(configs, self._configs, strict=True))
+
+    def switch(self, name: str, *, trainable: bool) -> None:
+        """Make this adapter the active one in every layer, and freeze the others. Touches only what is not so already."""
+        for layer in self.layers:
+            if layer.active_adapters != [name]:
+                layer._active_adapter = [name]  # its `set_adapter` walks over all parameters of all adapters
+        for owner, parameters in self.parameters.items():
+            wanted = trainable and owner == name
+            for parameter in parameters:
+                if parameter.requires_grad != wanted:
+                    parameter.requires_grad_(wanted)
+
+
+def sites_of(net: nn.Module) -> Sites:
+    """Looked up once for the adapters that a network carries, and again when there is another one."""
+    known = net.__dict__.get("_ilora_sites")
+    if known is None or not known.current(net):
+        known = Sites(net)
+        if _configs(net):
+            object.__setattr__(net, "_ilora_sites", known)
+    return known
 
 
 @contextmanager
 def bare(net: nn.Module) -> Iterator[None]:
     """A network without any of its adapters inside the `with` block, bit for bit; trained parameters stay as they were."""
-    layers = [layer for layer in _layers(net) if not layer.disable_adapters]
-    trained = {name: p.requires_grad for name, p in net.named_parameters() if _is_adapter(name)}
+    layers = [layer for layer in sites_of(net).layers if not layer.disable_adapters]
     for layer in layers:
-        layer.enable_adapters(False)
+        layer._disable_adapters = True  # its `enable_adapters` freezes and frees parameters as well
     try:
         yield
     finally:
         for layer in layers:
-            layer.enable_adapters(True)
-        for name, parameter in net.named_parameters():
-            if name in trained:
-                parameter.requires_grad_(trained[name])
+            layer._disable_adapters = False
 
 
 def tiny() -> LoraAdapter:
@@ -163,8 +198,10 @@ def tiny() -> LoraAdapter:
     return LoraAdapter(rank=2)
 
 
-def _layers(net: nn.Module) -> Iterator[BaseTunerLayer]:
-    return (module for module in net.modules() if isinstance(module, BaseTunerLayer))
+def _configs(net: nn.Module) -> list[Any]:
+    """peft's configuration of each adapter on a network."""
+    configs: Any = getattr(net, "peft_config", {})
+    return list(configs.values())
 
 
 def _check_targets(net: nn.Module, config: LoraConfig) -> None:
@@ -196,10 +233,6 @@ def _follow_dilation(net: nn.Module, adapter: str) -> None:
             a: Any = layer.lora_A
             if adapter in a:
                 a[adapter].dilation = base.dilation
-
-
-def _is_adapter(name: str) -> bool:
-    return "lora_" in name
 
 
 def _compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:

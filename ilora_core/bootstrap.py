@@ -9,6 +9,8 @@ no map is kept. Statistics over pixels follow from a picture's own figure and it
     mean: Σ w n x / Σ w n      root mean square: √(Σ w n x² / Σ w n)
 
 and the median from histograms of 0.1° bins, interpolated inside the bin.
+
+Where every picture was scored once per seed, seeds are drawn as well: w_ij = u_i v_j (the pigeonhole bootstrap, Owen 2007).
 """
 
 from __future__ import annotations
@@ -17,7 +19,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["HISTOGRAM_BINS", "HISTOGRAM_TOP_DEG", "draw_weights", "histogram_median", "interval", "statistic"]
+__all__ = [
+    "HISTOGRAM_BINS",
+    "HISTOGRAM_TOP_DEG",
+    "draw_crossed_weights",
+    "draw_weights",
+    "histogram_median",
+    "interval",
+    "statistic",
+]
 
 HISTOGRAM_BINS, HISTOGRAM_TOP_DEG = 1800, 180.0
 _AT_ONCE = 100
@@ -29,6 +39,13 @@ def draw_weights(n: int, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
     for start in range(0, resamples, _AT_ONCE):
         size = min(_AT_ONCE, resamples - start)
         yield rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+
+
+def draw_crossed_weights(seeds: int, n: int, *, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Chunks of (at most 100, seeds · n): weights of n pictures scored under each of several seeds, seed by seed."""
+    pictures = draw_weights(n, resamples=resamples, seed=seed)
+    for u, v in zip(draw_weights(seeds, resamples=resamples, seed=seed + 1), pictures, strict=True):
+        yield (u[:, :, None] * v[:, None, :]).reshape(len(u), -1)
 
 
 def statistic(

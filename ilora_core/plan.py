@@ -7,12 +7,13 @@
 
 The generator's own methods are run (`encode`, `prepare`, `loss`, `render`), so the figures hold for any of them. The loss
 is run on fake CPU tensors, whose attention is fused as on a GPU; on the meta device it would keep the attention maps.
+A decoder that the loss looks through is part of all of this; its weights are float32, as in a fit.
 The reference's step encodes picture, target and prompt every time; ours reads them from the cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -88,16 +89,18 @@ def make_plan(
         raise ConfigError(f"--resolution must be a multiple of {generator.stride} for {name}, not {side}.")
     parameters = _parameters(generator)
     flops, codes = _dry_codes(generator, train.batch, side)
+    # In a batch of one, what all pictures share, the prompt, could not be told from what is each one's own.
+    two = codes if train.batch > 1 else _dry_codes(generator, 2, side)[1]
     # A second one, whose device is the CPU: a module of fake tensors cannot be moved.
     generator = _skeleton(host, name, settings.get("generator", {}))
     about = _attach(generator, settings.get("adapter", {}), parameters)
-    forward, backward, activations = _dry_loss(generator, codes, runtime)
+    forward, backward, activations, behind = _dry_loss(generator, codes, runtime)
     flops |= {"forward": forward, "backward": backward, "step": forward + backward}
     flops["reference_step"] = flops["encode"] + flops["prepare"] + flops["step"]
     memory = {
-        "weights": parameters["net"] * _DTYPES[runtime.precision].itemsize,
+        "weights": parameters["net"] * _DTYPES[runtime.precision].itemsize + 4 * sum(parameters[n] for n in behind),
         "optimiser": about["parameters"] * (4 + 4 + _MOMENTS[train.optimizer]),  # weight, gradient, two moments
-        "cache": _cached_bytes(codes) * pictures,
+        "cache": _cached_bytes(two) * pictures,
         "activations": activations,
     }
     memory["total"] = sum(memory.values())
@@ -139,11 +142,12 @@ def _skeleton(host: PluginHost, name: str, settings: Mapping[str, Any]) -> Any:
 
 def _parameters(generator: Any) -> dict[str, int]:
     """Parameters of the network and of the generator's other modules, by attribute."""
-    found = {"net": _count(generator.net)}
-    for name, module in vars(generator).items():
-        if isinstance(module, nn.Module) and module is not generator.net:
-            found[name.lstrip("_")] = _count(module)
-    return found
+    return {name: _count(module) for name, module in _modules(generator).items()}
+
+
+def _modules(generator: Any) -> dict[str, nn.Module]:
+    others = {name: value for name, value in vars(generator).items() if isinstance(value, nn.Module)}
+    return {"net": generator.net} | {n.lstrip("_"): m for n, m in others.items() if m is not generator.net}
 
 
 def _attach(generator: Generator, settings: Mapping[str, Any], parameters: Mapping[str, int]) -> dict[str, Any]:
@@ -181,36 +185,39 @@ def _dry_codes(generator: Generator, batch: int, side: int) -> tuple[dict[str, i
     return flops, {**codes, **prepared}
 
 
-def _dry_loss(generator: Any, codes: Codes, runtime: RuntimeConfig) -> tuple[int, int, int]:
-    """(forward FLOPs, backward FLOPs, bytes that autograd keeps) of one loss."""
-    dtype, net = _DTYPES[runtime.precision], generator.net
+def _dry_loss(generator: Any, codes: Codes, runtime: RuntimeConfig) -> tuple[int, int, int, set[str]]:
+    """(forward FLOPs, backward FLOPs, bytes that autograd keeps) of one loss, and what it goes through behind the network."""
+    dtype, net, modules = _DTYPES[runtime.precision], generator.net, _modules(generator)
     if runtime.checkpointing:
         net.enable_gradient_checkpointing()
         net.train()
     batch = max(value.shape[0] for value in codes.values())
     with FakeTensorMode():
-        _materialise(net, dtype)
+        _materialise(modules.values(), dtype)
         fake: dict[str, Any] = {name: torch.empty(v.shape, dtype=v.dtype) for name, v in codes.items()}
         fake["seed"] = list(range(batch))
         kept: dict[int, tuple[int, Any]] = {}
-        weights = {p.untyped_storage()._cdata for p in net.parameters()}
+        owners = {p.untyped_storage()._cdata: name for name in reversed(modules) for p in modules[name].parameters()}
+        behind: set[str] = set()
 
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            if storage._cdata not in weights:
+            if owner := owners.get(storage._cdata):
+                behind.add(owner)
+            else:
                 kept[storage._cdata] = (storage.nbytes(), storage)  # held, so that no address comes twice
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             forward, loss = _counted(lambda: generator.loss(fake, NORMALS).mean())
         backward, _ = _counted(loss.backward)
-    return forward, backward, sum(size for size, _ in kept.values())
+    return forward, backward, sum(size for size, _ in kept.values()), behind - {"net"}
 
 
-def _materialise(net: nn.Module, dtype: torch.dtype) -> None:
-    """Fake tensors in place of meta ones, the adapter in the network's precision, as autocast computes it."""
+def _materialise(parts: Iterable[nn.Module], dtype: torch.dtype) -> None:
+    """Fake tensors in place of meta ones, all in the network's precision, as autocast computes it."""
     made: dict[int, nn.Parameter] = {}
-    for module in net.modules():
+    for module in dict.fromkeys(module for part in parts for module in part.modules()):
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 fresh = torch.empty(parameter.shape, dtype=dtype)

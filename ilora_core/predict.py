@@ -1,14 +1,17 @@
-"""Maps from pictures: one encode, then one pass per adapter, at any picture size.
+"""Maps from pictures: one encode, then one pass for all adapters or one per adapter, at any picture size.
 
 A generator works at its own resolution and in multiples of its stride. `process` says how a picture gets there:
 
     native  resize so that the shorter side is the generator's resolution, pad to the stride by repeating the edge
-    full    keep the picture's own size, pad to the stride
-    tile    draw it native, then overlapping squares of the generator's resolution at the picture's own size, and bring these
-            to the native map before they are blended (`ilora_core.tiling`); a picture whose shorter side is no longer than
-            the generator's resolution is drawn native
+    full    keep the picture's own size, pad to the stride; what does not fit into the device's memory is drawn as by tile
+    tile    draw it native, then in overlapping squares of the generator's resolution at twice that size, twice again and so on
+            up to the picture's own, each size brought to the one before (`ilora_core.tiling`); a picture whose shorter side
+            is no longer than the generator's resolution is drawn native
 
 No picture is cropped; maps come back at the picture's own size.
+
+All maps are drawn in one pass where the generator offers it (`render_many`) and the adapters can be mixed
+(`ilora_core.mixture`): as many rows as pictures times maps, sooner and with more memory. Else one after the other.
 
 A generator that draws a map more than once (an attribute `seeds` of 2 or more, and `render_with_spread` like `render`, giving
 a picture and how far its draws are apart, (B,1,H,W)) has its spread returned beside the map, under "spread-" and its name.
@@ -16,6 +19,7 @@ a picture and how far its draws are apart, (B,1,H,W)) has its spread returned be
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,15 +30,18 @@ from torch import Tensor
 from ilora_core.artefact import Artefact
 from ilora_core.config import RuntimeConfig
 from ilora_core.errors import ArtefactError, ConfigError
-from ilora_core.intrinsics import Intrinsic, resize_map
+from ilora_core.intrinsics import Intrinsic
+from ilora_core.mixture import Mixture, mix
 from ilora_core.plugins import PluginHost, load_plugins
 from ilora_core.protocols import Adapter, Codes, Generator
 from ilora_core.runtime import make_accelerator, place, prepare_network
-from ilora_core.tiling import OVERLAP, tile_maps
+from ilora_core.tiling import OVERLAP, pyramid, resize_maps
 
 __all__ = ["PROCESSES", "Predictor", "adapter_from", "spread_of"]
 
 PROCESSES = ("native", "full", "tile")
+
+_log = logging.getLogger("ilora")
 
 
 class Predictor:
@@ -42,6 +49,7 @@ class Predictor:
 
     artefacts  of the same generator with the same settings
     generator, settings  use this card, or these settings, instead of what the artefacts name (local weights, say)
+    one_by_one           one map after the other, whatever the generator offers: less memory
     """
 
     def __init__(
@@ -51,6 +59,7 @@ class Predictor:
         runtime: RuntimeConfig | None = None,
         generator: str = "",
         settings: Mapping[str, Any] | None = None,
+        one_by_one: bool = False,
         host: PluginHost | None = None,
     ):
         first = _same_generator(artefacts)
@@ -71,6 +80,9 @@ class Predictor:
             self.intrinsics[name] = artefact.intrinsic
             if self._spreads:
                 self.intrinsics[spread_of(artefact.intrinsic).name] = spread_of(artefact.intrinsic)
+        self.one_by_one = one_by_one
+        several = len(self.adapters) > 1 and hasattr(self.generator, "render_many") and not self._spreads
+        self._mixture = mix(list(self.adapters.values())) if several else None
         prepare_network(self.generator, runtime)
         self.generator.net.eval()
 
@@ -85,10 +97,19 @@ class Predictor:
         """
         if process not in PROCESSES:
             raise ConfigError(f"--process is one of {', '.join(PROCESSES)}, not {process!r}.")
-        maps, side = self._whole(pictures, native=process != "full"), self.generator.resolution[0]
-        if process != "tile" or min(pictures.shape[-2:]) <= side:
-            return maps
-        return tile_maps(
+        side, size = self.generator.resolution[0], (pictures.shape[-2], pictures.shape[-1])
+        if process == "full":
+            try:
+                return self._whole(pictures, native=False)
+            except torch.OutOfMemoryError:
+                _log.warning(
+                    "a picture of %d×%d does not fit into memory at its own size: drawn by tiles.", *size[::-1]
+                )
+                torch.cuda.empty_cache()
+        maps = self._whole(pictures, native=True)
+        if process == "native" or min(size) <= side:
+            return resize_maps(maps, self.intrinsics, size)
+        for finer in pyramid(
             lambda tiles: self.from_codes(self.generator.encode(tiles)),
             pictures.cpu(),
             maps,
@@ -96,25 +117,37 @@ class Predictor:
             side=side,
             overlap=overlap,
             batch=batch,
-        )
+        ):
+            maps = finer
+        return maps
 
     def _whole(self, pictures: Tensor, *, native: bool) -> dict[str, Tensor]:
-        """Maps from one pass over whole pictures."""
-        size = pictures.shape[-2:]
+        """Maps from one pass over whole pictures, at the size they are drawn."""
         small = _to_native(pictures, self.generator.resolution[0]) if native else pictures
         padded = _pad(small, self.generator.stride)
-        codes, maps = self.generator.encode(padded), {}
+        codes = self.generator.encode(padded)
         if getattr(self.generator, "inverts", False):
             self.psnr_db = _psnr_db(self.generator.picture(codes).cpu(), padded.cpu())
-        for name, value in self.from_codes(codes).items():
-            cropped = value[..., : small.shape[-2], : small.shape[-1]]
-            everywhere = torch.ones_like(cropped[:, :1], dtype=torch.bool)
-            maps[name] = resize_map(self.intrinsics[name], cropped, everywhere, (size[0], size[1]))[0]
-        return maps
+        height, width = small.shape[-2:]
+        return {name: value[..., :height, :width] for name, value in self.from_codes(codes).items()}
 
     @torch.inference_mode()
     def from_codes(self, codes: Codes) -> dict[str, Tensor]:
         """Intrinsic's name -> map (B,C,H,W) for codes, the generator's own samples or encoded pictures."""
+        mixture = None if self.one_by_one else self._mixture
+        maps = self._mixed(codes, mixture) if mixture else self._one_at_a_time(codes)
+        return {name: value.cpu() for name, value in maps.items()}  # at the end: each copy waits for the device
+
+    def _mixed(self, codes: Codes, mixture: Mixture) -> dict[str, Tensor]:
+        """All maps from one pass."""
+        mixture.activate()
+        generator: Any = self.generator  # the protocol leaves `render_many` open
+        intrinsics = [self.intrinsics[name] for name in self.adapters]
+        with self._accelerator.autocast():
+            drawn = generator.render_many(codes, intrinsics)
+        return {i.name: i.from_picture(one.float()) for i, one in zip(intrinsics, drawn, strict=True)}
+
+    def _one_at_a_time(self, codes: Codes) -> dict[str, Tensor]:
         maps = {}
         for name, adapter in self.adapters.items():
             adapter.activate(trainable=False)
@@ -123,10 +156,10 @@ class Predictor:
                 if self._spreads:
                     render: Any = getattr(self.generator, "render_with_spread")  # noqa: B009, no protocol has it
                     drawn, spread = render(codes, intrinsic)
-                    maps[spread_of(intrinsic).name] = spread.float().cpu()
+                    maps[spread_of(intrinsic).name] = spread.float()
                 else:
                     drawn = self.generator.render(codes, intrinsic)
-            maps[name] = intrinsic.from_picture(drawn.float()).cpu()
+            maps[name] = intrinsic.from_picture(drawn.float())
         return maps
 
     @property

@@ -96,7 +96,12 @@ class Generator(Protocol):
         ...
 
     def render(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
-        """The intrinsic as a picture, through the same decoder, with the adapter as attached: (B,3,H,W) in [0,1]."""
+        """The intrinsic as a picture, through the same decoder, with the adapter as attached: (B,3,H,W) in [0,1].
+
+        A generator may also have `render_many(codes, intrinsics) -> Sequence[Tensor]`: what `render` gives for each intrinsic,
+        with one call of `net` on a batch of K equal parts, all rows of the first intrinsic first. Each part then goes through
+        that intrinsic's own adapter (`ilora_core.mixture`). Without the method maps are drawn one after the other.
+        """
         ...
 
     def to(self, device: torch.device | str) -> Any:

@@ -77,6 +77,81 @@ def test_two_adapters_are_switched_without_mixing(net, kind):
     assert torch.equal(net(X), drawn)
 
 
+def test_switching_walks_over_no_network(net, monkeypatch):
+    """Which layers and parameters there are is looked up once per set of adapters, not at every switch."""
+    adapters = [LoraAdapter(name=name) for name in ("one", "two")]
+    for adapter in adapters:
+        adapter.attach(net, ALL)
+        perturb(adapter)
+    adapters[0].activate(trainable=False)
+    walks, touched = [], []
+    for name in ("named_modules", "named_parameters", "parameters", "children", "requires_grad_"):
+        walk = getattr(nn.Module, name)
+        monkeypatch.setattr(
+            nn.Module, name, lambda self, *given, walk=walk, **more: walks.append(self) or walk(self, *given, **more)
+        )
+    set_ = nn.Module.__setattr__
+    monkeypatch.setattr(
+        nn.Module, "__setattr__", lambda self, key, value: touched.append(key) or set_(self, key, value)
+    )
+    for adapter in (*adapters, *adapters):
+        adapter.activate(trainable=False)
+    assert touched == ["_active_adapter"] * 2 * 3, "one word per layer, and none where the adapter is active already"
+    with bare(net):
+        adapters[1].activate(trainable=False)
+    assert touched[6:] == ["_disable_adapters"] * 4
+    assert not walks
+
+
+def test_an_adapter_that_comes_later_is_switched_too(net):
+    first = LoraAdapter(name="first")
+    first.attach(net, ["0"])
+    state = perturb(first)
+    first.activate(trainable=False)
+    drawn = net(X)
+    second = LoraAdapter(name="second")
+    second.attach(net, ["2"])  # another layer, whose adapter `first` has never seen
+    perturb(second)
+    assert {id(p) for p in second.parameters()} == {id(p) for p in net.parameters() if p.requires_grad}
+    first.activate(trainable=False)
+    assert torch.equal(net(X), drawn)
+    assert not [p for p in net.parameters() if p.requires_grad]
+    first.activate()
+    assert {id(p) for p in first.parameters()} == {id(p) for p in net.parameters() if p.requires_grad}
+    net.peft_config.pop("second")  # taken off and put on again under the same name, by peft's own means
+    for layer in net:
+        if hasattr(layer, "delete_adapter"):
+            layer.delete_adapter("second")
+    again = LoraAdapter(name="second", seed=1)
+    again.attach(net, ALL)
+    assert len(list(again.parameters())) == 4
+    assert {id(p) for p in again.parameters()} == {id(p) for p in net.parameters() if p.requires_grad}
+    first.load_state_dict(state)
+    first.activate(trainable=False)
+    assert torch.equal(net(X), drawn)
+
+
+def test_what_others_switched_is_seen(net):
+    """What is active is read off the layers: peft's own switches do not fool it."""
+    one, two = LoraAdapter(name="one"), LoraAdapter(name="two")
+    for adapter in (one, two):
+        adapter.attach(net, ALL)
+    one.activate(trainable=False)
+    for layer in (net[0], net[2]):
+        layer.set_adapter("two")  # switches, and sets its parameters free
+    one.activate(trainable=False)
+    assert {tuple(layer.active_adapters) for layer in (net[0], net[2])} == {("one",)}
+    assert not [p for p in net.parameters() if p.requires_grad]
+
+
+def test_a_name_that_is_also_a_modules_is_told_apart(net):
+    one, two = LoraAdapter(name="0"), LoraAdapter(name="2")
+    for adapter in (one, two):
+        adapter.attach(net, ALL)
+    assert len(list(one.parameters())) == len(list(two.parameters())) == 4
+    assert not {id(p) for p in one.parameters()} & {id(p) for p in two.parameters()}
+
+
 def test_bare_keeps_what_is_trained(net):
     before = net(X)
     adapter = LoraAdapter()

@@ -18,7 +18,7 @@ def gpu(monkeypatch):
     import importlib
 
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("bundle", "machine", "pretraining", "steps", "run")
+    names = ("bundle", "machine", "benchmarks", "pretraining", "steps", "run")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     modules = {name: importlib.import_module(name) for name in names}
@@ -43,6 +43,10 @@ def test_dry_run_needs_the_standard_library_only(tmp_path):
     assert done.returncode == 0, done.stderr
     for word in ("ilora_rooms.pretrain", "--compact", "quickstart --controls", "tests/test_cuda.py", "--size sd15"):
         assert word in done.stdout
+    assert (
+        "bench/predict_speed.py --size sd15 --precision bf16 --batch 4 --rounds 15 --tiny-vae --device cuda"
+        in done.stdout
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -214,6 +218,38 @@ def test_the_experiment_is_recorded_without_single_pictures(gpu):
     assert figures["protocol"] == "normals-pooled"
     assert figures["mean_deg"]["value"] < 1e-3
     assert "pictures" not in figures
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_benchmarks_are_called_with_options_they_have(gpu, settings, device, capsys, monkeypatch):
+    """Each command's own parser says so: it names what it does not know, and stops before it loads a model."""
+    import dataclasses
+    import runpy
+
+    for one in gpu.benchmarks.BENCHMARKS:
+        _, script, *options = one.plan(dataclasses.replace(settings, device=device))[0]
+        monkeypatch.setattr(sys, "argv", [script, *options, "--no-such-option"])
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        assert capsys.readouterr().err.strip().endswith("unrecognized arguments: --no-such-option"), one.name
+
+
+def test_a_benchmark_carries_what_it_wrote(gpu, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu.steps, "RESULTS", tmp_path)
+    (tmp_path / "predict-speed-old.json").write_text("{}")
+    os.utime(tmp_path / "predict-speed-old.json", (1, 1))
+    ran = []
+
+    def call(command, settings, seconds, *, log):
+        ran.append((command[1:], log))
+        (tmp_path / "predict-speed-sd15-some-gpu.json").write_text("{}")
+        return ""
+
+    monkeypatch.setattr(gpu.steps, "call", call)
+    step = next(step for step in gpu.steps.STEPS if step.name == "predict-sd15")
+    assert step.run(settings, 100.0)
+    assert ran == [(step.plan(settings)[0][1:], "predict-sd15")]
+    assert [path.name for path in settings.out.glob("result-*")] == ["result-predict-speed-sd15-some-gpu.json"]
 
 
 def test_figures_go_through_record(gpu, settings, tmp_path, monkeypatch):

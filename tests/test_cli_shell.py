@@ -144,3 +144,10 @@ def test_show_weights_and_presets():
     assert "stable-diffusion-v1-5/stable-diffusion-v1-5" in entry["sources"]
     assert "1234" in ilora("show", "readme-sd15").stdout
     assert "Did you mean" in ilora("show", "paper-sd51").stderr
+
+
+def test_brackets_in_a_licence_are_printed(capsys):
+    from ilora_cli.fit import _say
+
+    _say("licences: generator flux1-dev: FLUX.1 [dev] Non-Commercial", quiet=False)
+    assert "FLUX.1 [dev] Non-Commercial" in capsys.readouterr().err

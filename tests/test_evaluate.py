@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from ilora_core.bootstrap import HISTOGRAM_BINS, draw_weights, histogram_median, interval, statistic
+from ilora_core.bootstrap import (
+    HISTOGRAM_BINS,
+    draw_crossed_weights,
+    draw_weights,
+    histogram_median,
+    interval,
+    statistic,
+)
 from ilora_core.errors import ConfigError, DataError, UnknownName
 from ilora_core.evaluate import Evaluation, compare, evaluate, evaluate_all
 from ilora_core.intrinsics import ALBEDO, DEPTH, NORMALS, SHADING, Intrinsic
@@ -210,6 +217,20 @@ def test_draws_depend_on_the_seed_alone():
     pairs = offsets([0.1, 0.2, 0.4])
     assert evaluate(pairs, ROUGHNESS, seed=3) == evaluate(pairs, ROUGHNESS, seed=3)
     assert evaluate(pairs * 1, ROUGHNESS, seed=3) != evaluate(pairs, ROUGHNESS, seed=8)
+
+
+def test_crossed_draws_know_seeds_and_pictures():
+    """Pictures that all seeds agree on have the interval they have alone; seeds that differ are not averaged away by pictures."""
+    n, seeds = 40, 3
+    own = np.random.default_rng(0).normal(size=n)
+    alone = [statistic("mean", w, own, np.ones(n)) for w in draw_weights(n, resamples=250, seed=4)]
+    draws = list(draw_crossed_weights(seeds, n, resamples=250, seed=4))
+    assert [d.shape for d in draws] == [(100, seeds * n), (100, seeds * n), (50, seeds * n)]
+    agreed = [statistic("mean", w, np.tile(own, seeds), np.ones(seeds * n)) for w in draws]
+    assert np.allclose(np.concatenate(agreed), np.concatenate(alone))
+    apart = np.repeat([0.0, 1.0, 2.0], n)
+    by_seed = np.concatenate([statistic("mean", w, apart, np.ones(seeds * n)) for w in draws])
+    assert set(np.round(3 * by_seed, 9)) == set(range(7))
 
 
 def test_one_picture_has_no_interval():

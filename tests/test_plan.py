@@ -51,6 +51,17 @@ def test_sd15_as_a_user_asks_for_it(capsys):
     assert set(plan["how"]) == {"counted", "recorded", "estimated"}
 
 
+def test_a_loss_behind_the_decoder_has_the_decoder_in_it():
+    settings = {"generator": {"loss": "decoded"}, "train": {"batch": 2}}
+    plan = make_plan(load_plugins(), "sd15", settings=settings, resolution=64)
+    network_and_decoder = 2 * plan.flops["render_picture"]
+    assert plan.flops["forward"] == pytest.approx(network_and_decoder, rel=0.005)  # the adapter's own work is on top
+    assert plan.flops["backward"] > 0.9 * network_and_decoder
+    assert plan.memory["weights"] == 4 * (plan.parameters["net"] + plan.parameters["vae"])
+    target, mask, latent = 3 * 64 * 64 * 2, 64 * 64, 4 * 8 * 8 * 4  # half precision, bool, float32
+    assert plan.memory["cache"] == 1000 * (target + mask + latent)
+
+
 def test_a_card_without_a_skeleton_says_so():
     card = Card("bare", "", "none", "x:y", "x:y")
     host = PluginHost([Plugin("local", "0", "x", {"generators": (card,)})])
@@ -61,6 +72,11 @@ def test_a_card_without_a_skeleton_says_so():
 def test_a_resolution_that_does_not_fit():
     with pytest.raises(ConfigError, match="multiple of 64"):
         make_plan(load_plugins(), "sd15", settings={}, resolution=500)
+
+
+def test_a_prompt_is_cached_once_whatever_the_batch():
+    one, four = (make_plan(load_plugins(), "sd15", settings={"train": {"batch": n}}, resolution=64) for n in (1, 4))
+    assert one.memory["cache"] == four.memory["cache"] == 1000 * (3 * 4 * 4 * 8 * 8 + 8 * 8)  # three latents, a mask
 
 
 def test_wrong_settings_are_usage_errors(capsys):

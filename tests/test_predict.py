@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -91,11 +92,28 @@ def test_tiles_keep_to_the_native_map(drawer):
     def draw(crops):
         return drawer.from_codes(drawer.generator.encode(crops))
 
-    bare = tile_maps(draw, picture, {}, drawer.intrinsics, side=32, overlap=0.5)
+    bare = tile_maps(draw, picture, {}, drawer.intrinsics, side=32, pixel=3.0, overlap=0.5)
     for name, value in tiles.items():
         own, without = (low_pass(found - native[name], 6.0).abs().mean() for found in (value, bare[name]))
         assert own < without / 3
         assert (value - native[name]).abs().max() > 1e-3
+
+
+def test_what_does_not_fit_into_memory_at_its_own_size_is_drawn_by_tiles(drawer, monkeypatch, caplog):
+    picture = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(3))
+    tiles, encode = drawer(picture, process="tile", overlap=0.5, batch=8), drawer.generator.encode
+
+    def short_of_memory(pictures):
+        if pictures.shape[-1] > 64:
+            raise torch.OutOfMemoryError("out of memory")
+        return encode(pictures)
+
+    monkeypatch.setattr(drawer.generator, "encode", short_of_memory)
+    with caplog.at_level(logging.WARNING, logger="ilora"):
+        found = drawer(picture, process="full", overlap=0.5, batch=8)
+    assert "96×64 does not fit into memory" in caplog.text
+    for name, value in tiles.items():
+        assert torch.equal(found[name], value)
 
 
 def test_small_pictures_have_no_tiles(drawer):

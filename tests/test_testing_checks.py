@@ -55,6 +55,10 @@ class Sound:
         with torch.no_grad():
             return self.draw(codes)
 
+    def render_many(self, codes, intrinsics):
+        with torch.no_grad():
+            return self.draw({"z": codes["z"].repeat(len(intrinsics), 1)}).chunk(len(intrinsics))
+
     def prepare(self, codes, intrinsic, target, valid):
         return {"target": target, "valid": valid}
 
@@ -189,6 +193,18 @@ class Detached(Sound):
             return super().loss(codes, intrinsic)
 
 
+class RowsInterleaved(Sound):
+    def render_many(self, codes, intrinsics):
+        with torch.no_grad():
+            drawn = self.draw({"z": codes["z"].repeat_interleave(len(intrinsics), 0)})
+        return [drawn[number :: len(intrinsics)] for number in range(len(intrinsics))]
+
+
+class OneMapForAll(Sound):
+    def render_many(self, codes, intrinsics):
+        return [self.render(codes, intrinsic) for intrinsic in intrinsics]
+
+
 FAULTS = {
     WrongRange: generator_checks.check_pictures_in_range,
     LeakyGradient: generator_fit_checks.check_gradient_reaches_adapter_only,
@@ -203,6 +219,8 @@ FAULTS = {
     PictureMoves: generator_fit_checks.check_disabled_restores,
     ScalarLoss: generator_fit_checks.check_loss_is_finite_per_sample,
     NanWhereEmpty: generator_fit_checks.check_loss_is_finite_per_sample,
+    RowsInterleaved: generator_checks.check_renders_many_as_one_by_one,
+    OneMapForAll: generator_checks.check_renders_many_as_one_by_one,
     Trainable: generator_checks.check_net_is_frozen,
     NoTargets: generator_fit_checks.check_targets_match,
     HalfPrecision: generator_checks.check_shapes,
@@ -224,6 +242,14 @@ def test_a_generator_that_promises_no_weights_is_not_asked():
 
     outcome = run_case(Case(subject(Plain), generator_fit_checks.check_weights_count))
     assert (outcome.status, "takes_weights" in outcome.reason) == ("skipped", True)
+
+
+def test_a_generator_without_render_many_is_not_asked():
+    class Plain(Sound):
+        render_many = property()  # hasattr says no
+
+    outcome = run_case(Case(subject(Plain), generator_checks.check_renders_many_as_one_by_one))
+    assert (outcome.status, "render_many" in outcome.reason) == ("skipped", True)
 
 
 def test_protocol_names_what_is_missing():

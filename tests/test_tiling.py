@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from ilora_core.errors import ConfigError
 from ilora_core.intrinsics import ALBEDO, DEPTH, NORMALS, SHADING, Intrinsic, unit_vectors
-from ilora_core.tiling import corners, fit_affine, low_pass, reconcile, tile_maps, window
+from ilora_core.tiling import OVERLAP, corners, fit_affine, levels, low_pass, pyramid, reconcile, tile_maps, window
 
 SIDE = 32
 
@@ -53,16 +53,18 @@ def per_tile_affine(number):
 def test_affine_distortions_of_depth_are_undone():
     truth = smooth(2, 1, 90, 75)
     pictures = truth.expand(-1, 3, -1, -1)
-    found = tile_maps(distorted("depth", per_tile_affine), pictures, {"depth": truth}, {"depth": DEPTH}, side=SIDE)
+    found = tile_maps(
+        distorted("depth", per_tile_affine), pictures, {"depth": truth}, {"depth": DEPTH}, side=SIDE, pixel=2.3
+    )
     torch.testing.assert_close(found["depth"], truth, atol=2e-5, rtol=0)
-    bare = tile_maps(distorted("depth", per_tile_affine), pictures, {}, {"depth": DEPTH}, side=SIDE)
+    bare = tile_maps(distorted("depth", per_tile_affine), pictures, {}, {"depth": DEPTH}, side=SIDE, pixel=2.3)
     assert (bare["depth"] - truth).abs().mean() > 0.1
 
 
 def test_scales_of_shading_are_undone():
     truth = smooth(1, 1, 64, 80)
     draw = distorted("shading", lambda number: lambda tile: (0.3 + number) * tile)
-    found = tile_maps(draw, truth.expand(-1, 3, -1, -1), {"shading": truth}, {"shading": SHADING}, side=SIDE)
+    found = tile_maps(draw, truth.expand(-1, 3, -1, -1), {"shading": truth}, {"shading": SHADING}, side=SIDE, pixel=2.0)
     torch.testing.assert_close(found["shading"], truth, atol=2e-5, rtol=0)
 
 
@@ -79,7 +81,7 @@ def test_detail_comes_from_tiles_and_no_seam_is_left():
     small = F.interpolate(truth, (SIDE, SIDE), mode="bilinear", antialias=True)
     native = F.interpolate(small, (96, 96), mode="bilinear")
     draw, pictures = distorted("depth", per_tile_affine), truth.expand(-1, 3, -1, -1)
-    found = tile_maps(draw, pictures, {"depth": native}, {"depth": DEPTH}, side=SIDE)["depth"]
+    found = tile_maps(draw, pictures, {"depth": native}, {"depth": DEPTH}, side=SIDE, pixel=3.0)["depth"]
     error, before = ((value - truth).square().mean().sqrt() for value in (found, native))
     assert error < before / 3
     starts = {left for _, left in corners(96, 96, SIDE)}
@@ -108,7 +110,9 @@ def test_normals_stay_unit_vectors_and_turn_to_the_native_ones():
     def draw(tiles):
         return {"normals": tiles * 2 - 1}
 
-    found = tile_maps(draw, (turned + 1) / 2, {"normals": native}, {"normals": NORMALS}, side=SIDE)["normals"]
+    found = tile_maps(draw, (turned + 1) / 2, {"normals": native}, {"normals": NORMALS}, side=SIDE, pixel=2.0)[
+        "normals"
+    ]
     torch.testing.assert_close(found.norm(dim=1), torch.ones(1, 80, 64))
     before, after = ((value - native).norm(dim=1).mean() for value in (turned, found))
     assert after < before / 20
@@ -166,7 +170,9 @@ def test_batches_and_neighbours_change_nothing():
         return {"depth": 0.5 * tiles[:, :1] + tiles.mean((1, 2, 3), keepdim=True) / 2}
 
     def run(pictures, native, batch):
-        return tile_maps(draw, pictures, {"depth": native}, {"depth": DEPTH}, side=SIDE, batch=batch)["depth"]
+        return tile_maps(draw, pictures, {"depth": native}, {"depth": DEPTH}, side=SIDE, pixel=1.6, batch=batch)[
+            "depth"
+        ]
 
     together = run(truth.expand(-1, 3, -1, -1), truth, 7)
     alone = torch.cat([run(truth[i : i + 1].expand(-1, 3, -1, -1), truth[i : i + 1], 1) for i in range(3)])
@@ -174,7 +180,7 @@ def test_batches_and_neighbours_change_nothing():
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 32), (100, 57), (64, 320)])
-@pytest.mark.parametrize("overlap", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("overlap", [0.1, 0.25, 0.5, OVERLAP])
 def test_tiles_cover_a_picture_and_overlap(height, width, overlap):
     seen = torch.zeros(height, width)
     found = corners(height, width, SIDE, overlap)
@@ -185,7 +191,7 @@ def test_tiles_cover_a_picture_and_overlap(height, width, overlap):
     assert seen.min() >= 1
     for axis in (0, 1):
         starts = sorted({corner[axis] for corner in found})
-        assert all(b - a <= SIDE * (1 - overlap) for a, b in pairwise(starts))
+        assert all(b - a < SIDE * (1 - overlap) + 1 for a, b in pairwise(starts))  # whole pixels
     assert len(found) <= math.ceil(height / SIDE / (1 - overlap)) * math.ceil(width / SIDE / (1 - overlap))
 
 
@@ -215,3 +221,64 @@ def test_low_pass_keeps_constants_and_has_its_width():
     assert float(line.sum()) == pytest.approx(1, abs=1e-5)
     variance = float((line * (torch.arange(41) - 20).square()).sum())
     assert variance == pytest.approx(16, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (32, 50, []),
+        (20, 90, []),
+        (64, 64, [(64, 64)]),
+        (48, 48, [(48, 48)]),
+        (64, 96, [(64, 96)]),
+        (128, 200, [(64, 100), (128, 200)]),
+        (65, 65, [(46, 46), (65, 65)]),
+        (512, 512, [(64, 64), (128, 128), (256, 256), (512, 512)]),
+    ],
+)
+def test_sizes_at_most_double_and_end_at_the_pictures(height, width, expected):
+    assert levels(height, width, SIDE) == expected
+
+
+def test_a_pyramid_brings_detail_octave_by_octave():
+    """Each tile is drawn with its own scale and shift; what comes back is the truth at every size."""
+    truth = with_detail(1, 1, 4 * SIDE, 4 * SIDE + 19)
+    small = F.interpolate(truth, (SIDE, 37), mode="bilinear", antialias=True)
+    pictures, known = truth.expand(-1, 3, -1, -1), {"depth": DEPTH}
+    made = list(pyramid(distorted("depth", per_tile_affine), pictures, {"depth": small}, known, side=SIDE, batch=1))
+    assert [each["depth"].shape[-2:] for each in made] == [(64, 74), (128, 147)]
+    native = F.interpolate(small, truth.shape[-2:], mode="bilinear")
+    error, before = ((value - truth).square().mean().sqrt() for value in (made[-1]["depth"], native))
+    assert error < before / 3
+
+
+def test_a_ramp_and_a_wall_come_back_without_a_seam():
+    ramp = torch.linspace(0.1, 0.9, 5 * SIDE).expand(1, 1, 5 * SIDE, -1)
+    small = F.interpolate(ramp, (SIDE, SIDE), mode="bilinear", antialias=True)
+    draw = distorted("depth", per_tile_affine)
+    *_, last = pyramid(draw, ramp.expand(-1, 3, -1, -1), {"depth": small}, {"depth": DEPTH}, side=SIDE)
+    inner = slice(SIDE, -SIDE)  # the enlarged ramp is flat at the picture's edges
+    torch.testing.assert_close(last["depth"][..., inner], ramp[..., inner], atol=2e-3, rtol=0)
+    bends = last["depth"][..., inner].diff(dim=-1).diff(dim=-1).abs()
+    assert bends.max() < 0.1 * ramp.diff(dim=-1).mean()
+    wall = torch.tensor([0.6, 0.0, -0.8]).view(1, 3, 1, 1)
+    *_, last = pyramid(
+        lambda tiles: {"normals": wall.expand(len(tiles), 3, SIDE, SIDE)},
+        torch.zeros(1, 3, 70, 90),
+        {"normals": wall.expand(1, 3, SIDE, 41)},
+        {"normals": NORMALS},
+        side=SIDE,
+    )
+    torch.testing.assert_close(last["normals"], wall.expand(1, 3, 70, 90), atol=1e-5, rtol=0)
+
+
+def test_no_border_can_be_told_at_the_default_overlap():
+    """Tiles that disagree at random are averaged evenly: the variance is the same on every line, borders or not."""
+    length, side = 8 * SIDE, SIDE
+    starts = sorted({top for top, _ in corners(length, length, side)})
+    line, total, square = window(side)[0, 0, side // 2], torch.zeros(length), torch.zeros(length)
+    for start in starts:
+        total[start : start + side] += line
+        square[start : start + side] += line.square()
+    even = (square / total.square())[side:-side]
+    assert even.max() < 1.1 * even.min()

@@ -39,6 +39,7 @@ class Pretraining:
     cuda      options on a GPU
     compiles  whether it takes --compile
     shards    whether it learns from shards of rendered pictures (--cache, --shards); else it renders for itself
+    styles    pictures of each room in those shards
     kept      what a state needs beside its folder
     after     the pre-training whose finished export this one starts from (--first-stage)
     ships     whether its export replaces weights of the package; else a later one takes it along
@@ -54,6 +55,7 @@ class Pretraining:
     cuda: tuple[str, ...] = ()
     compiles: bool = False
     shards: bool = True
+    styles: int = 1
     kept: tuple[str, ...] = ()
     after: str = ""
     ships: bool = True
@@ -93,6 +95,18 @@ PRETRAININGS: Sequence[Pretraining] = (
         ("--batch", "512", "--lr", "1e-3", "--snr-cap", "1e9"),
         compiles=True,
         kept=("codec/*", "codec.json"),
+    ),
+    Pretraining(
+        "pretrain-aug",
+        "the rooms diffusion model beside a picture, from the weights that are shipped by then",
+        "ilora_rooms.pretrain_aug",
+        "aug",
+        "visits",
+        1_000_000,
+        lambda n: [*_visits(n), "--decay-visits", str(n), "--compact"],
+        ("--batch", "512", "--lr", "1e-3"),
+        compiles=True,
+        styles=3,
     ),
     Pretraining(
         "pretrain-labeller",
@@ -171,7 +185,7 @@ PRETRAININGS: Sequence[Pretraining] = (
 def plan(one: Pretraining, settings: Settings) -> list[list[str]]:
     """The commands of a slice."""
     minutes = max(0.1, settings.minutes - (_START_S + _END_S) / 60)
-    commands = [_render(settings)] if one.shards else []
+    commands = [_render(one, settings)] if one.shards else []
     return [*commands, _train(one, settings, minutes, compiled=one.compiles), _export(one, settings)]
 
 
@@ -181,7 +195,7 @@ def train_slice(one: Pretraining, settings: Settings, seconds: float) -> tuple[b
     _require_earlier(one, settings)
     before = _take_up(one, settings)
     if one.shards:
-        _render_shards(settings, 0.4 * seconds)
+        _render_shards(one, settings, 0.4 * seconds)
     _train_in_time(one, settings, deadline, before)
     pictures = _pictures(folder)
     if pictures <= before:
@@ -218,16 +232,19 @@ def seen(one: Pretraining, weights: Path) -> int:
         return 0
 
 
-def _render(settings: Settings) -> list[str]:
-    shards = str(_SHARDS[_kind(settings)])
-    cache = str(settings.scratch / "shards")
-    return [_PYTHON, "-m", "ilora_rooms.data", "--cache", cache, "--shards", shards, "--device", settings.device]
+def _shards(one: Pretraining, settings: Settings) -> Path:
+    return settings.scratch / ("shards" if one.styles == 1 else f"shards-{one.styles}-styles")
+
+
+def _render(one: Pretraining, settings: Settings) -> list[str]:
+    command = [_PYTHON, "-m", "ilora_rooms.data", "--cache", str(_shards(one, settings)), "--device", settings.device]
+    return [*command, "--shards", str(_SHARDS[_kind(settings)]), "--styles", str(one.styles)]
 
 
 def _train(one: Pretraining, settings: Settings, minutes: float, *, compiled: bool) -> list[str]:
     command = [_PYTHON, "-m", one.module, "--out", str(one.folder(settings)), "--device", settings.device]
     if one.shards:
-        command += ["--cache", str(settings.scratch / "shards"), "--shards", "0"]
+        command += ["--cache", str(_shards(one, settings)), "--shards", "0"]
     command += [
         *_first_stage(one, settings),
         *one.goal(one.pictures(settings)),
@@ -278,12 +295,12 @@ def _take_up(one: Pretraining, settings: Settings) -> int:
     return _pictures(folder)
 
 
-def _render_shards(settings: Settings, seconds: float) -> None:
+def _render_shards(one: Pretraining, settings: Settings, seconds: float) -> None:
     """Shards appear whole, so that a render that ran out of time is simply continued next time."""
     try:
-        call(_render(settings), settings, seconds, log="render")
+        call(_render(one, settings), settings, seconds, log="render")
     except StepFailed as error:
-        found = len(list((settings.scratch / "shards").glob("*-shard-*.npz")))
+        found = len(list(_shards(one, settings).glob("*-shard-*.npz")))
         if found < 4:
             raise StepFailed(f"only {found} shards of pictures could be rendered: {error}") from error
 

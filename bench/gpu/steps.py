@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import BENCHMARKS, Benchmark
 from bundle import bundle_facts, unpack
 from machine import ROOT, Settings, Step, StepFailed, call, read_state
 from pretraining import PRETRAININGS, Pretraining, plan, seen, ship, train_slice
@@ -51,6 +52,7 @@ def _pretrain_step(one: Pretraining) -> Step:
 
 _READS = {
     "pretrain": ("rooms-lora",),
+    "pretrain-aug": ("rooms-aug",),
     "pretrain-gan": ("rooms-gan",),
     "pretrain-labeller": ("rooms-gan", "rooms-vqgan"),
     "pretrain-prior": ("rooms-vqgan", "vqgan-layers"),
@@ -154,66 +156,18 @@ def _sd15_compiled(settings: Settings, seconds: float) -> bool:
                 path.write_bytes(text)
 
 
-def _generator_plan(settings: Settings, name: str) -> list[list[str]]:
-    command = [_PYTHON, "bench/rooms_generators.py", "--generator", name, "--device", settings.device]
-    return [[*command, "--out", str(settings.scratch / name)]]
+def _benchmark_step(one: Benchmark) -> Step:
+    """A step of one benchmark that records for itself; what it wrote is carried."""
 
+    def run(settings: Settings, seconds: float) -> bool:
+        started = time.time()
+        call(one.plan(settings)[0], settings, seconds, log=one.name)
+        for path in RESULTS.glob(one.pattern):
+            if path.stat().st_mtime >= started - 1:
+                _carry(path, settings)
+        return True
 
-def _generator_step(name: str, generator: str, what: str) -> Step:
-    """Adapters on a rooms generator beside their controls, against the labeler and on real rooms."""
-    pattern = f"rooms-generators-{generator}-*.json"
-    return Step(
-        name,
-        f"adapters on the rooms {what} beside their controls",
-        lambda settings, seconds: _recording(_generator_plan(settings, generator)[0], settings, seconds, name, pattern),
-        lambda settings: _generator_plan(settings, generator),
-        least_s=240,
-    )
-
-
-def _layers_plan(settings: Settings) -> list[list[str]]:
-    return [[_PYTHON, "bench/rooms_vqgan_layers.py", "--device", settings.device]]
-
-
-def _layers(settings: Settings, seconds: float) -> bool:
-    """Attention or all convolutions, and ranks, on the rooms VQGAN."""
-    return _recording(_layers_plan(settings)[0], settings, seconds, "vqgan-layers", "rooms-vqgan-layers-*.json")
-
-
-def _sampling_plan(settings: Settings) -> list[list[str]]:
-    size = ["--batch", "128", "--size", "ffhq"] if _kind(settings) == "cuda" else []
-    return [[_PYTHON, "bench/vqgan_sampling.py", "--device", settings.device, *size]]
-
-
-def _sampling(settings: Settings, seconds: float) -> bool:
-    return _recording(_sampling_plan(settings)[0], settings, seconds, "vqgan-sampling", "vqgan-sampling-*.json")
-
-
-def _stylegan_plan(settings: Settings) -> list[list[str]]:
-    small = ["--small"] if _kind(settings) == "cpu" else []
-    return [[_PYTHON, "bench/stylegan_speed.py", "--device", settings.device, *small]]
-
-
-def _stylegan(settings: Settings, seconds: float) -> bool:
-    return _recording(_stylegan_plan(settings)[0], settings, seconds, "stylegan", "stylegan-speed-*.json")
-
-
-def _recording(command: Sequence[str], settings: Settings, seconds: float, log: str, pattern: str) -> bool:
-    """Run a benchmark that records for itself, and carry what it wrote."""
-    started = time.time()
-    call(command, settings, seconds, log=log)
-    for path in RESULTS.glob(pattern):
-        if path.stat().st_mtime >= started - 1:
-            _carry(path, settings)
-    return True
-
-
-def _renderer_plan(settings: Settings) -> list[list[str]]:
-    return [[_PYTHON, "bench/gpu/render_rooms.py", "--device", settings.device]]
-
-
-def _renderer(settings: Settings, seconds: float) -> bool:
-    return _recording(_renderer_plan(settings)[0], settings, seconds, "renderer", "rooms-renderer-*.json")
+    return Step(one.name, one.what, run, one.plan, least_s=one.least_s)
 
 
 # ------------------------------------------------------------------------------------------------- recording, taking
@@ -289,12 +243,5 @@ STEPS: Sequence[Step] = (
         lambda settings: _sd15_plan(settings, compiled=True),
         least_s=240,
     ),
-    _generator_step("rooms-gan", "rooms-stylegan2", "StyleGAN2"),
-    _generator_step("rooms-vqgan", "rooms-vqgan", "VQGAN"),
-    Step("vqgan-layers", "layers and ranks of adapters on the rooms VQGAN", _layers, _layers_plan, least_s=240),
-    Step(
-        "vqgan-sampling", "drawing codes with and without kept keys and values", _sampling, _sampling_plan, least_s=120
-    ),
-    Step("stylegan", "StyleGAN2 and StyleGAN-XL beside the plain formulation", _stylegan, _stylegan_plan, least_s=240),
-    Step("renderer", "rooms per second", _renderer, _renderer_plan, least_s=60),
+    *(_benchmark_step(one) for one in BENCHMARKS),
 )

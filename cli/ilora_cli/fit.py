@@ -167,4 +167,4 @@ def _recorded(path: Path, given: dict[str, Any]) -> FitConfig:
 
 def _say(text: str, quiet: bool) -> None:
     if not quiet:
-        console(stderr=True).print(text)
+        console(stderr=True).print(text, markup=False)  # a licence may have [brackets] in its name

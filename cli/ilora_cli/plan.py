@@ -93,7 +93,7 @@ def _size_rows(made: Plan) -> list[tuple[str, str, str]]:
         *rows,
         ("adapter", f"{adapter['parameters']:,}", share),
         ("adapter sites, file", f"{adapter['sites']}", f"{_bytes(adapter['bytes'])} in float32, counted"),
-        ("memory: weights", _bytes(memory["weights"]), f"the network in {made.precision}, counted"),
+        ("memory: weights", _bytes(memory["weights"]), f"what a step needs, the network in {made.precision}; counted"),
         ("memory: adapter, AdamW", _bytes(memory["optimiser"]), "counted"),
         ("memory: cached samples", _bytes(memory["cache"]), f"{made.pictures} pictures, per intrinsic, counted"),
         (

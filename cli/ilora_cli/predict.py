@@ -32,8 +32,11 @@ def predict(
     overlap: Annotated[
         float,
         typer.Option(min=0.05, max=0.9, help="Of --process tile: the share of a tile that neighbours have in common."),
-    ] = 0.25,
+    ] = 0.66,
     batch: Annotated[int, typer.Option(min=1, help="Pictures of one size, or tiles, drawn at once.")] = 1,
+    one_by_one: Annotated[
+        bool, typer.Option("--one-by-one", help="Each map in a pass of its own: slower, with less memory.")
+    ] = False,
     shared_scale: Annotated[
         bool,
         typer.Option(
@@ -82,7 +85,9 @@ def predict(
         from ilora_core.predict import Predictor
 
         runtime = RuntimeConfig(device=device, precision=precision, compile=compile_)
-        drawer = Predictor(artefacts, runtime=runtime, generator=generator, settings=settings.get("generator"))
+        given = settings.get("generator")
+        drawer = Predictor(artefacts, runtime=runtime, generator=generator, settings=given, one_by_one=one_by_one)
+        done.generator = dict(getattr(drawer.generator, "provenance", {}))
         drawing = Drawing(drawer, pictures, process, overlap, batch, done.failed, done.inversions)
         if samples:
             drawn = samples_of(drawer, samples, seed, todo)
@@ -145,6 +150,7 @@ class _Done:
     failed: dict[str, str] = field(default_factory=dict)
     inversions: dict[str, float] = field(default_factory=dict)
     unfitted: list[str] = field(default_factory=list)
+    generator: dict[str, Any] = field(default_factory=dict)
 
     @property
     def written(self) -> int:
@@ -160,6 +166,7 @@ def _report(done: _Done, *, json: bool) -> None:
         data: dict[str, Any] = {"out": done.out, "process": done.process, "written": done.written}
         told = {"inversion_psnr_db": done.inversions} if done.inversions else {}
         told |= {"own_scale": done.unfitted} if done.unfitted else {}
+        told |= {"generator": done.generator} if done.generator else {}
         print_json({**data, "skipped": done.skipped, **told, "failed": done.failed, "passed_over": done.passed_over})
     else:
         _tell(done)

@@ -88,9 +88,9 @@ def attach_lora(generator: Any) -> LoraAdapter:
     return adapter
 
 
-def disturb(adapter: LoraAdapter) -> LoraAdapter:
+def disturb(adapter: LoraAdapter, seed: int = 0) -> LoraAdapter:
     """Weights as if trained: a fresh LoRA's second matrix is zero."""
-    source = torch.Generator().manual_seed(0)
+    source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in adapter.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=source).to(parameter) * 0.2)

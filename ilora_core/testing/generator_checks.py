@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ilora_core.errors import CannotEncode
-from ilora_core.intrinsics import BUILT_IN, NORMALS
+from ilora_core.intrinsics import ALBEDO, BUILT_IN, DEPTH, NORMALS
 from ilora_core.protocols import Codes, Generator
-from ilora_core.testing.cases import Subject, require, skip
+from ilora_core.testing.cases import CheckFailed, Subject, require, skip
 from ilora_core.testing.exercise import CUSTOM, attach_lora, disturb, loss_of, parameters_of, same_codes, targets_for
 from ilora_core.testing.scenes import make_scenes
 
@@ -27,6 +27,7 @@ __all__ = [
     "check_pictures_in_range",
     "check_prefix_of_samples",
     "check_renders_every_intrinsic",
+    "check_renders_many_as_one_by_one",
     "check_same_seed_same_codes",
     "check_shapes",
 ]
@@ -146,6 +147,40 @@ def check_renders_every_intrinsic(subject: Subject) -> None:
         _require_picture(
             generator.render(codes, intrinsic), (1, 3, *generator.resolution), f"render of {intrinsic.name}"
         )
+
+
+def check_renders_many_as_one_by_one(subject: Subject) -> None:
+    """Where there is a `render_many`: one pass for several intrinsics, each with its own adapter, gives what `render` gives."""
+    from ilora_core.adapters import LoraAdapter  # imports peft, which the other kinds' checks do without
+    from ilora_core.mixture import mix
+
+    generator = subject.make()
+    if not hasattr(generator, "render_many"):
+        skip("it has no `render_many`, so its maps are drawn one after the other")
+    intrinsics = (NORMALS, DEPTH, ALBEDO)
+    adapters = [LoraAdapter(rank=2, name=intrinsic.name) for intrinsic in intrinsics]
+    for number, adapter in enumerate(adapters):
+        adapter.attach(generator.net, generator.targets)
+        disturb(adapter, number)
+    mixture = mix(adapters)
+    if mixture is None:
+        raise CheckFailed(
+            f"adapters on {generator.targets!r} cannot be mixed (ilora_core.mixture): leave `render_many` out."
+        )
+    for batch in (1, 2):
+        codes, alone = generator.sample(batch, seed=14), []
+        for adapter, intrinsic in zip(adapters, intrinsics, strict=True):
+            adapter.activate(trainable=False)
+            alone.append(generator.render(codes, intrinsic))
+        mixture.activate()
+        together = generator.render_many(codes, intrinsics)
+        require(
+            len(together) == len(intrinsics), f"render_many gives {len(together)} pictures for {len(intrinsics)} maps."
+        )
+        for intrinsic, one, other in zip(intrinsics, together, alone, strict=True):
+            _require_picture(one, tuple(other.shape), f"render_many of {intrinsic.name}")
+            difference = float((one - other).abs().max())
+            require(difference <= _CLOSE, f"render_many of {intrinsic.name} is not render's, by {difference:.2g}.")
 
 
 def check_parks_and_returns(subject: Subject) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ilora_rooms.aug import SHIPPED as AUG
 from ilora_rooms.export import LIMIT_BYTES
 from ilora_rooms.generator import SHIPPED, rooms
 
-FOLDERS = [SHIPPED, *sorted((Path(__file__).parents[1] / "checkpoints").iterdir())]
+FOLDERS = [SHIPPED, AUG, *sorted((Path(__file__).parents[1] / "checkpoints").iterdir())]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

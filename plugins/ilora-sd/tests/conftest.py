@@ -1,5 +1,6 @@
-"""Tiny models on disk, as diffusers keeps them."""
+"""Tiny models on disk, as diffusers keeps them, and helpers that test modules share."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -17,3 +18,12 @@ def sd_folder(tmp_path_factory) -> Path:
     (folder / "scheduler").mkdir(parents=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(dict(parts.scheduler_config), default=str))
     return folder
+
+
+@pytest.fixture(scope="session")
+def large():
+    """The module large_helpers.py."""
+    spec = importlib.util.spec_from_file_location("large_helpers", Path(__file__).with_name("large_helpers.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

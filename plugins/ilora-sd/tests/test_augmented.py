@@ -20,7 +20,7 @@ from ilora_core.predict import Predictor
 from ilora_core.testing.exercise import attach_lora, disturb
 from ilora_core.testing.scenes import make_scenes
 from ilora_sd.augmented import Augmented
-from ilora_sd.factories import augmented, augmented_skeleton, tiny, tiny_augmented, tiny_components
+from ilora_sd.factories import augmented, augmented_skeleton, tiny, tiny_augmented, tiny_blind, tiny_components
 from ilora_sd.sampler import Sampling
 from ilora_sd.widening import read_picture_channels, widen
 
@@ -202,6 +202,29 @@ def test_the_third_branch_sees_nothing(scenes):
     assert calls[0][0].shape == (6, 8, 16, 16)
     assert not calls[0][0][4:, 4:].any()
     assert calls[0][0][2:4, 4:].any()
+
+
+def test_the_blind_start_from_the_picture_and_never_see_it(scenes):
+    generator = tiny_blind()
+    calls = recorded(generator)
+    codes = generator.encode(scenes.pictures)
+    generator.render(codes, NORMALS)
+    assert [int(t[0]) for _, t in calls] == [500, 250]  # the second half of 999, 749, 500, 250
+    assert not any(given[:, 4:].any() for given, _ in calls)
+    a = generator.alphas[500]
+    noise = noise_like(codes["latent"][:1], [mix_seeds(0, 0x73, 0)])
+    expected = a**0.5 * codes["latent"] + (1 - a) ** 0.5 * noise
+    torch.testing.assert_close(calls[0][0][:2, :4], expected, atol=1e-5, rtol=0)
+    prepared = generator.prepare(codes, NORMALS, scenes.pictures, scenes.valid)
+    generator.loss({**codes, **prepared, "seed": torch.tensor([1, 2])}, NORMALS)
+    assert not calls[-1][0][:, 4:].any()
+
+
+def test_at_full_strength_the_blind_know_nothing_of_the_picture(scenes):
+    generator = tiny_blind()
+    generator.sampling = Sampling(steps=2)
+    first, other = generator.render(generator.encode(scenes.pictures), NORMALS)
+    assert torch.equal(first, other)
 
 
 def test_a_map_depends_on_its_noise_seed(scenes):

@@ -8,7 +8,6 @@ import torch
 from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 
-from ilora_core.adapters import LoraAdapter
 from ilora_core.cards import Card
 from ilora_core.errors import ConfigError, DataError, WeightsError
 from ilora_core.intrinsics import NORMALS
@@ -16,51 +15,20 @@ from ilora_core.plugins import load_plugins
 from ilora_core.testing.exercise import attach_lora, disturb
 from ilora_core.testing.scenes import make_scenes
 from ilora_sd.architectures_large import LARGE
+from ilora_sd.factories_flux import tiny_t5
 from ilora_sd.factories_large import sd3, sd3_skeleton, sdxl, sdxl_skeleton, tiny_sd3, tiny_sdxl
 from ilora_sd.large import StableDiffusion3
-from ilora_sd.loading import Components
 from ilora_sd.loading_large import load_large
 
 PROMPT = "surface normal"
 
 
-def components_of(generator, **changes) -> Components:
-    kept = {
-        "unet": generator.unet,
-        "vae": generator.vae,
-        "text_encoder": generator.text_encoder,
-        "tokenizer": generator.tokenizer,
-        "scheduler_config": generator.scheduler_config,
-        "further": tuple(zip(generator.more_text_encoders, generator.more_tokenizers, strict=True)),
-    }
-    return Components(**{**kept, **changes})
-
-
-def save(generator, name: str, folder):
-    """A diffusers folder."""
-    architecture = LARGE[name]
-    generator.unet.save_pretrained(folder / architecture.network)
-    generator.vae.save_pretrained(folder / "vae")
-    pairs = [
-        (generator.text_encoder, generator.tokenizer),
-        *zip(generator.more_text_encoders, generator.more_tokenizers, strict=True),
-    ]
-    for part, (encoder, words) in zip(architecture.texts, pairs, strict=True):
-        encoder.save_pretrained(folder / part.folder)
-        words.save_pretrained(folder / part.tokenizer)
-    (folder / "scheduler").mkdir()
-    (folder / "scheduler" / "scheduler_config.json").write_text(
-        json.dumps(dict(generator.scheduler_config), default=str)
-    )
-    return folder
-
-
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(large, tmp_path_factory):
     root = tmp_path_factory.mktemp("large")
     return {
-        "sdxl": save(tiny_sdxl(), "sdxl", root / "xl"),
-        "sd3": save(tiny_sd3(), "sd3", root / "three"),
+        "sdxl": large.save(tiny_sdxl(), "sdxl", root / "xl"),
+        "sd3": large.save(tiny_sd3(), "sd3", root / "three"),
     }
 
 
@@ -78,24 +46,15 @@ def pipeline(generator):
     )
 
 
-def count(generator) -> tuple[int, int, int]:
-    """Parameters of the network and of a rank-8 LoRA, and its places."""
-    base = sum(p.numel() for p in generator.unet.parameters())
-    adapter = LoraAdapter(rank=8)
-    adapter.attach(generator.net, generator.targets)
-    places = sum(hasattr(module, "lora_A") for module in generator.net.modules())
-    return base, sum(p.numel() for p in adapter.parameters()), places
-
-
-def test_full_size_counts():
+def test_full_size_counts(large):
     generator = sdxl_skeleton(resolution=1024)
     assert sum(p.numel() for p in generator.vae.parameters()) == 83_653_863
     assert (generator.resolution, generator.stride, generator.scale) == ((1024, 1024), 32, 0.13025)
-    assert count(generator) == (2_567_463_684, 11_612_160, 560)
+    assert large.count(generator) == (2_567_463_684, 11_612_160, 560)
     generator = sd3_skeleton()
     assert (generator.resolution, generator.stride) == ((1024, 1024), 16)
-    assert count(generator) == (2_028_328_000, 2_359_296, 96)
-    assert count(sd3_skeleton(added_projections=True)) == (2_028_328_000, 4_694_016, 191)
+    assert large.count(generator) == (2_028_328_000, 2_359_296, 96)
+    assert large.count(sd3_skeleton(added_projections=True)) == (2_028_328_000, 4_694_016, 191)
 
 
 def test_full_size_prompts_have_the_networks_widths():
@@ -119,11 +78,13 @@ def test_sdxl_prompts_are_its_pipelines():
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # diffusers' own
 @pytest.mark.parametrize("with_t5", [False, True])
-def test_sd3_prompts_are_its_pipelines(with_t5):
+def test_sd3_prompts_are_its_pipelines(large, with_t5):
     generator = tiny_sd3()
     if with_t5:
         further = tuple(zip(generator.more_text_encoders, generator.more_tokenizers, strict=True))
-        generator = StableDiffusion3(components_of(generator, further=(*further, (_tiny_t5(), generator.tokenizer))))
+        generator = StableDiffusion3(
+            large.components_of(generator, further=(*further, (tiny_t5(40), generator.tokenizer)))
+        )
     pipe = pipeline(generator)
     with torch.no_grad():
         tokens, _, pooled, _ = pipe.encode_prompt(PROMPT, None, None, do_classifier_free_guidance=False)
@@ -137,15 +98,6 @@ def _clip(width: int):
 
     sizes = {"hidden_size": width, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     return CLIPTextModelWithProjection(CLIPTextConfig(vocab_size=60, max_position_embeddings=16, **sizes))
-
-
-def _tiny_t5():
-    from transformers import T5Config, T5EncoderModel
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = T5Config(vocab_size=60, d_model=40, d_kv=8, d_ff=32, num_layers=1, num_heads=2, pad_token_id=1)
-        return T5EncoderModel(config).eval()
 
 
 def test_sdxl_reads_sizes():
@@ -163,7 +115,7 @@ def test_sdxl_reads_sizes():
     assert seen[0]["text_embeds"].shape == (2, 24)
 
 
-def test_a_flows_map_is_the_latent_minus_its_velocity():
+def test_a_flows_map_is_the_latent_minus_its_velocity(large):
     generator = tiny_sd3()
     disturb(attach_lora(generator))
     codes = generator.encode(make_scenes(64, 64).pictures)
@@ -177,10 +129,10 @@ def test_a_flows_map_is_the_latent_minus_its_velocity():
             pooled_projections=conditions["pooled"].expand(2, -1),
         ).sample
         torch.testing.assert_close(generator._map(codes["latent"], conditions), codes["latent"] - velocity)
-        half = StableDiffusion3(components_of(generator), timestep=500)
+        half = StableDiffusion3(large.components_of(generator), timestep=500)
         found = half._map(codes["latent"], conditions)
         torch.testing.assert_close(found, codes["latent"] - 0.5 * half._predict(codes["latent"], conditions))
-        raw = StableDiffusion3(components_of(generator), output="raw")
+        raw = StableDiffusion3(large.components_of(generator), output="raw")
         torch.testing.assert_close(raw._map(codes["latent"], conditions), velocity)
 
 
@@ -282,13 +234,16 @@ def test_the_cards():
         card.name: card for owner, card in load_plugins(only={"ilora-sd"}).cards("generators") if owner == "ilora-sd"
     }
     series = {"sd", "sd11", "sd12", "sd14", "sd15", "sd21", "sd21-base", "sd-turbo"}
-    assert set(cards) == series | {"sd15-aug", "sd21-aug", "sdxl", "sdxl-turbo", "sd3-medium"}
+    large = {"sdxl", "sdxl-turbo", "sd3-medium", "flux1-dev", "flux1-schnell"}
+    assert set(cards) == series | large | {"sd15-aug", "sd21-aug"}
     for card in cards.values():
         assert isinstance(card, Card)
         assert _offers_the_random_control(card), card.name
     assert cards["sdxl"].licence == "CreativeML-OpenRAIL++-M"
     assert "Non-Commercial" in cards["sdxl-turbo"].licence
     assert cards["sd3-medium"].licence == "Stability AI Community"
+    assert cards["flux1-dev"].licence == "FLUX.1 [dev] Non-Commercial"
+    assert cards["flux1-schnell"].licence == "Apache-2.0"
 
 
 def _offers_the_random_control(card: Card) -> bool:

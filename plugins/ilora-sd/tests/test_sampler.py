@@ -72,6 +72,32 @@ def test_noising_and_velocity_are_exact(oracle):
     assert torch.equal(velocity(oracle["vel/latents"], oracle["vel/noise"], level), oracle["vel/target"])
 
 
+def test_one_step_lands_on_the_clean_latent():
+    # At a = 0 the velocity is minus the clean latent, and the solver's last noise level is that of t = 0.
+    sampling = Sampling(steps=1, cfg=1.0)
+    found, asked = toy(sampling)
+    clean = -toy_answer(toy_noise(), 999, sampling)[0]
+    assert asked == [999]
+    torch.testing.assert_close(
+        found, ALPHAS[0].sqrt() * clean + (1 - ALPHAS[0]).sqrt() * toy_noise(), atol=2e-3, rtol=0
+    )
+
+
+def test_a_lower_strength_takes_the_last_steps_from_a_noised_start():
+    start, asked = torch.full((1, 4, 8, 8), 0.5), []
+    answers = []
+
+    def answer(x, t):
+        asked.append(t)
+        answers.append(x)
+        return toy_answer(x, t, Sampling(cfg=1.0))
+
+    draw(answer, toy_noise(), SCHEDULER, Sampling(steps=10, strength=0.3, cfg=1.0), ALPHAS.tolist(), start=start)
+    whole = toy(Sampling(steps=10, cfg=1.0))[1]
+    assert asked == whole[-3:]
+    torch.testing.assert_close(answers[0], noised(start, toy_noise(), ALPHAS[asked[0]]))
+
+
 def test_the_clean_latent_comes_back_from_any_output():
     source = torch.Generator().manual_seed(0)
     clean, noise = torch.randn(2, 1, 4, 3, 3, generator=source)
@@ -149,7 +175,8 @@ def test_only_the_rescaling_notices_the_wrong_sigmas():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 1}, "steps"),
+        ({"steps": 0}, "steps"),
+        ({"strength": 0.0}, "above 0 and up to 1"),
         ({"seeds": 0}, "seeds"),
         ({"guidance_rescale": 1.5}, r"\[0, 1\]"),
         ({"spacing": "even"}, "linspace, trailing, leading"),

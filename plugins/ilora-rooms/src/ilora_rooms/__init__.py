@@ -13,7 +13,7 @@ ILORA_KNOWN_FAILURES = {
 
 @hookimpl
 def ilora_generators() -> Iterator[Card]:
-    """`rooms`: Stable Diffusion's layout in miniature, weights in this package."""
+    """Stable Diffusion's layout in miniature, in one step and in many, a GAN and a VQGAN; weights in this package."""
     yield Card(
         "rooms",
         "A 5 M parameter latent diffusion model that draws 64² rooms; weights included",
@@ -22,6 +22,19 @@ def ilora_generators() -> Iterator[Card]:
         "ilora_rooms.generator:tiny",
         skeleton="ilora_rooms.generator:skeleton",
     )
+    for name, summary, options in (
+        ("rooms-aug", "The rooms model with a picture beside its latent, in many steps; weights included", {}),
+        ("rooms-sdedit", "The same by SDEdit, without seeing the picture", {"blind": True, "strength": 0.5}),
+    ):
+        yield Card(
+            name,
+            summary,
+            _LICENCE,
+            "ilora_rooms.aug:augmented",
+            "ilora_rooms.aug:tiny",
+            options=options,
+            skeleton="ilora_rooms.aug:skeleton",
+        )
     yield Card(
         "rooms-stylegan2",
         "A small StyleGAN2 that draws 64² rooms; weights included",

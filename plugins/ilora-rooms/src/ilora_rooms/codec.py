@@ -76,7 +76,8 @@ class PatchCodec(ModelMixin, ConfigMixin):
         moment = moment * torch.where(colour[:, None] == colour[None, :], 1.0, cross)
         _, vectors = torch.linalg.eigh(moment)
         basis = vectors.flip(1)[:, :channels].T
-        basis = basis * basis.sum(1, keepdim=True).sign()  # a sign that does not depend on the solver
+        # A sign that does not depend on the solver, but for components that sum to 0: they keep the solver's.
+        basis = torch.where(basis.sum(1, keepdim=True) < 0, -basis, basis)
         latents = x @ basis.T
         gain = latents.std(0) ** EVENNESS
         codec = cls(latent_channels=channels, patch_size=patch, scaling_factor=1 / float((latents / gain).std()))

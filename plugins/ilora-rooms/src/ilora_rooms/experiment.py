@@ -82,14 +82,15 @@ def fit_config(
     *,
     labels: int = 250,
     held_out: int = 24,
+    model: str = "rooms",
     adapter: str = "lora",
     generator: Mapping[str, Any] | None = None,
     train: Mapping[str, Any] | None = None,
     runtime: Mapping[str, Any] | None = None,
 ) -> FitConfig:
-    """The fit: `labels` rooms to train on and a few more to choose the adapter by."""
+    """The fit of `model`, a generator's name: `labels` rooms to train on and a few more to choose the adapter by."""
     return FitConfig(
-        "rooms",
+        model,
         tuple(get_intrinsic(name) for name in intrinsics),
         source="rooms",
         validation=held_out,

@@ -27,9 +27,9 @@ __all__ = ["LIMIT_BYTES", "export_folder", "load_folder"]
 LIMIT_BYTES = 16_000_000
 
 
-def _model_index() -> dict[str, object]:
+def _model_index(pipeline: str) -> dict[str, object]:
     return {
-        "_class_name": "StableDiffusionPipeline",
+        "_class_name": pipeline,
         "_diffusers_version": diffusers.__version__,
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
@@ -43,8 +43,13 @@ def _model_index() -> dict[str, object]:
     }
 
 
-def export_folder(generator: Generator, folder: Path, provenance: dict[str, object]) -> Path:
-    """model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/ and weights.json."""
+def export_folder(
+    generator: Generator, folder: Path, provenance: dict[str, object], *, pipeline: str = "StableDiffusionPipeline"
+) -> Path:
+    """model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/ and weights.json.
+
+    pipeline: the diffusers class that is to read it.
+    """
     draft = folder.with_name(f".{folder.name}-{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -55,7 +60,7 @@ def export_folder(generator: Generator, folder: Path, provenance: dict[str, obje
     generator.codec.save_pretrained(draft / "vae")  # 2 kB: kept exact
     generator.scheduler.save_pretrained(draft / "scheduler")
     write_tokenizer_files(draft / "tokenizer")
-    (draft / "model_index.json").write_text(json.dumps(_model_index(), indent=2) + "\n")
+    (draft / "model_index.json").write_text(json.dumps(_model_index(pipeline), indent=2) + "\n")
     files = sorted(p for p in draft.rglob("*") if p.is_file())
     for path in files:
         path.chmod(0o644)  # safetensors writes for its owner alone; a package is for everybody

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import nn
 
@@ -32,20 +33,22 @@ def export_parts(parts: Mapping[str, nn.Module], folder: Path, facts: Mapping[st
     Raises WeightsError for a part above LIMIT_BYTES.
     """
     with atomic_path(folder) as draft:
-        for name, module in parts.items():
+        for part, module in parts.items():
             # The plain method: diffusers' own warns of modules that stay in float32, of which there are none.
             half: Any = nn.Module.to(copy.deepcopy(module), "cpu", torch.float16)
-            if name == "first_stage":  # where it was loaded from is nobody's business
-                half.register_to_config(_name_or_path="")  # diffusers' configuration is frozen: setting an attribute does nothing
+            if isinstance(half, ConfigMixin):  # where it was loaded from is nobody's business
+                half.register_to_config(
+                    _name_or_path=""
+                )  # diffusers' configuration is frozen: setting an attribute does nothing
             else:
                 half.config._name_or_path = ""
-            half.save_pretrained(draft / name)
+            half.save_pretrained(draft / part)
         files = sorted(p for p in draft.rglob("*") if p.is_file())
         for path in files:
             path.chmod(0o644)  # safetensors writes for its owner alone; a package is for everybody
-        sizes = {name: sum(p.stat().st_size for p in files if p.parent.name == name) for name in parts}
-        if over := {name: size for name, size in sizes.items() if size > LIMIT_BYTES}:
-            told = ", ".join(f"{name} is {size / 1e6:.1f} MB" for name, size in over.items())
+        sizes = {part: sum(p.stat().st_size for p in files if p.parent.name == part) for part in parts}
+        if over := {part: size for part, size in sizes.items() if size > LIMIT_BYTES}:
+            told = ", ".join(f"{part} is {size / 1e6:.1f} MB" for part, size in over.items())
             raise WeightsError(f"{told}, over the {LIMIT_BYTES / 1e6:.0f} MB that may ship: choose narrower layers.")
         card = {
             "name": "rooms-vqgan",

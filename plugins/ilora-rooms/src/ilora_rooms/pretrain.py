@@ -22,10 +22,11 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checkpoint import latest_state, load_state, save_state
 from .codec import PatchCodec, gate
@@ -73,11 +74,16 @@ class Trainer:
     """Model, average and optimiser, and one step of training."""
 
     def __init__(self, plan: Plan, codec: PatchCodec, data: Pictures, device: str = "cpu") -> None:
+        generator = build(codec, plan.prediction, seed=plan.seed, widths=plan.widths)
+        self._begin(generator, generator.networks, plan, data, device)
+
+    def _begin(self, generator: Generator, networks: nn.ModuleDict, plan: Any, data: Pictures, device: str) -> None:
+        """networks: those of the generator's parts that are trained."""
         self.plan, self.data, self.device = plan, data, torch.device(device)
-        self.generator: Generator = build(codec, plan.prediction, seed=plan.seed, widths=plan.widths)
+        self.generator = generator
         for part in (self.generator.unet, self.generator.text, self.generator.codec):
             part.to(self.device)
-        self.networks = self.generator.networks.train()
+        self.networks = networks.train()
         self.average = {k: v.detach().clone() for k, v in self.networks.named_parameters()}
         self.optimiser = torch.optim.AdamW(
             self.networks.parameters(), lr=plan.lr, betas=(0.9, 0.99), weight_decay=plan.weight_decay

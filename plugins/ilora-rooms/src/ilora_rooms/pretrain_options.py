@@ -48,12 +48,12 @@ def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
     return args
 
 
-def rendered(args: argparse.Namespace) -> Path:
+def rendered(args: argparse.Namespace, *, styles: int = 1) -> Path:
     """The folder of shards, with as many as were asked for; the run folder exists afterwards."""
     args.out.mkdir(parents=True, exist_ok=True)
     cache = args.cache or args.out / "cache"
     for shard in range(args.shards):
-        write_shard(cache, shard, device=args.device)
+        write_shard(cache, shard, device=args.device, styles=styles)
     return cache
 
 

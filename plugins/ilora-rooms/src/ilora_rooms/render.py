@@ -22,7 +22,7 @@ from .scene import WORLD, build_scene
 from .textures import albedo_of
 from .trace import Hit, Solids, cast, pack_solids, surface
 
-__all__ = ["WORLD", "Rooms", "linear_to_srgb", "render", "srgb_to_linear"]
+__all__ = ["WORLD", "Rooms", "linear_to_srgb", "render", "render_scenes", "srgb_to_linear"]
 
 SHADING_MAX = 8.0
 
@@ -165,13 +165,17 @@ def _render_specs(specs: Sequence[SceneSpec], size: int, sub: int, device: torch
     return [picture, normals, depth, albedo, shading, valid]
 
 
-@torch.no_grad()
 def render(
     seeds: Sequence[int], *, size: int = 64, supersample: int = 2, look: str = "standard", device: str = "cpu"
 ) -> Rooms:
     """The rooms of these seeds. On a CPU one room at a time, so that a room never depends on its neighbours."""
+    return render_scenes([build_scene(int(s), look) for s in seeds], size=size, supersample=supersample, device=device)
+
+
+@torch.no_grad()
+def render_scenes(specs: Sequence[SceneSpec], *, size: int = 64, supersample: int = 2, device: str = "cpu") -> Rooms:
+    """`render` for scenes that are built already."""
     where = torch.device(device)
-    specs = [build_scene(int(s), look) for s in seeds]
     together = 1 if where.type == "cpu" else 64
     parts = [_render_specs(specs[i : i + together], size, supersample, where) for i in range(0, len(specs), together)]
     maps = [torch.cat(values) for values in zip(*parts, strict=True)]

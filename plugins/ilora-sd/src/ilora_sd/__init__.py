@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x to 3 and SDXL as intrinsic generators, in one step or in many: cards and hooks only."""
+"""Stable Diffusion 1.x to 3, SDXL and FLUX.1 as intrinsic generators, in one step or in many: cards and hooks only."""
 
 from collections.abc import Iterator
 
@@ -19,10 +19,24 @@ _AUGMENTED = (
     ("sd21-aug", "sd21", "sd2", _RAIL_PP, "Stable Diffusion 2.1 in many steps: the paper's AUG"),
     ("sd15-aug", "sd15", "sd1", _RAIL, "Stable Diffusion 1.5 in many steps"),
 )
+_BLIND = (
+    (
+        "sd21-sdedit",
+        "sd21",
+        "sd2",
+        _RAIL_PP,
+        "Stable Diffusion 2.1 in many steps, by SDEdit: what AUG is compared with",
+    ),
+    ("sd15-sdedit", "sd15", "sd1", _RAIL, "Stable Diffusion 1.5 in many steps, by SDEdit"),
+)
 _LARGE = (
     ("sdxl", "sdxl", 1024, _RAIL_PP, "SDXL 1.0 base, single step"),
     ("sdxl-turbo", "sdxl", 512, "Stability AI Non-Commercial Research Community", "SDXL-Turbo, single step"),
     ("sd3-medium", "sd3", 1024, "Stability AI Community", "Stable Diffusion 3 medium, a transformer, single step"),
+)
+_FLUX = (
+    ("flux1-dev", "FLUX.1 [dev] Non-Commercial", "FLUX.1 [dev], a transformer of 12 billion parameters, single step"),
+    ("flux1-schnell", "Apache-2.0", "FLUX.1 [schnell], as large as [dev] and without guidance, single step"),
 )
 
 
@@ -31,7 +45,9 @@ def ilora_generators() -> Iterator[Card]:
     """One card per set of weights, and `sd` for any others of the first two generations."""
     yield from _first_generations()
     yield from _augmented()
+    yield from _blind()
     yield from _large()
+    yield from _flux()
 
 
 def _first_generations() -> Iterator[Card]:
@@ -68,6 +84,19 @@ def _augmented() -> Iterator[Card]:
         )
 
 
+def _blind() -> Iterator[Card]:
+    for name, weights, architecture, licence, summary in _BLIND:
+        yield Card(
+            name,
+            summary,
+            licence,
+            "ilora_sd.factories:augmented",
+            "ilora_sd.factories:tiny_blind",
+            options={"weights": weights, "architecture": architecture, "blind": True, "strength": 0.5},
+            skeleton="ilora_sd.factories:augmented_skeleton",
+        )
+
+
 def _large() -> Iterator[Card]:
     for name, family, resolution, licence, summary in _LARGE:
         yield Card(
@@ -78,4 +107,17 @@ def _large() -> Iterator[Card]:
             f"ilora_sd.factories_large:tiny_{family}",
             options={"weights": name, "resolution": resolution},
             skeleton=f"ilora_sd.factories_large:{family}_skeleton",
+        )
+
+
+def _flux() -> Iterator[Card]:
+    for name, licence, summary in _FLUX:
+        yield Card(
+            name,
+            summary,
+            licence,
+            "ilora_sd.factories_flux:flux",
+            f"ilora_sd.factories_flux:{'tiny_flux1' if name == 'flux1-dev' else 'tiny_flux1_schnell'}",
+            options={"weights": name, "architecture": name, "resolution": 1024},
+            skeleton="ilora_sd.factories_flux:flux_skeleton",
         )

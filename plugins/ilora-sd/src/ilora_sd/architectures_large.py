@@ -1,6 +1,7 @@
-"""SDXL and Stable Diffusion 3 as plain configuration, for what brings none: skeletons.
+"""SDXL, Stable Diffusion 3 and FLUX.1 as plain configuration, for what brings none: skeletons.
 
-Values are those of the published diffusers folders stable-diffusion-xl-base-1.0 and stable-diffusion-3-medium-diffusers.
+Values are those of the published diffusers folders stable-diffusion-xl-base-1.0, stable-diffusion-3-medium-diffusers,
+FLUX.1-dev and FLUX.1-schnell.
 """
 
 from __future__ import annotations
@@ -16,20 +17,22 @@ __all__ = ["LARGE", "T5", "LargeArchitecture", "TextPart"]
 
 @dataclass(frozen=True)
 class TextPart:
-    """A text encoder: its folders in a diffusers model, its class in transformers, its configuration."""
+    """A text encoder: its folders in a diffusers model, its class in transformers, its configuration, its prompts' length."""
 
     folder: str
     tokenizer: str
     kind: str
     config: Mapping[str, Any]
+    length: int = 77
 
 
 @dataclass(frozen=True)
 class LargeArchitecture:
-    """Configurations of the networks. network: the folder of the denoising one."""
+    """Configurations of the networks. network, kind: the folder of the denoising one, and its class in diffusers."""
 
     name: str
     network: str
+    kind: str
     denoiser: Mapping[str, Any]
     vae: Mapping[str, Any]
     texts: tuple[TextPart, ...]
@@ -46,13 +49,66 @@ _CLIP_G = {
     "projection_dim": 1280,
 }
 _SECOND = TextPart("text_encoder_2", "tokenizer_2", "CLIPTextModelWithProjection", _CLIP_G)
-T5 = TextPart("text_encoder_3", "tokenizer_3", "T5EncoderModel", {})
+_T5_XXL = {
+    "vocab_size": 32128,
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+}
+T5 = TextPart("text_encoder_3", "tokenizer_3", "T5EncoderModel", _T5_XXL, 512)
 """Stable Diffusion 3's third text encoder, which it can do without."""
+_VAE_16 = {
+    **ARCHITECTURES["sd1"].vae,
+    "latent_channels": 16,
+    "sample_size": 1024,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+_FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
+
+
+def _flux(name: str, *, guidance: bool) -> LargeArchitecture:
+    return LargeArchitecture(
+        name,
+        "transformer",
+        "FluxTransformer2DModel",
+        {
+            "patch_size": 1,
+            "in_channels": 64,
+            "num_layers": 19,
+            "num_single_layers": 38,
+            "attention_head_dim": 128,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 4096,
+            "pooled_projection_dim": 768,
+            "guidance_embeds": guidance,
+        },
+        {**_VAE_16, "scaling_factor": 0.3611, "shift_factor": 0.1159},
+        (
+            TextPart("text_encoder", "tokenizer", "CLIPTextModel", _CLIP_L),
+            TextPart("text_encoder_2", "tokenizer_2", "T5EncoderModel", _T5_XXL, 512),
+        ),
+        {
+            **_FLOW,
+            "shift": 3.0 if guidance else 1.0,
+            "use_dynamic_shifting": guidance,
+            "base_shift": 0.5,
+            "max_shift": 1.15,
+            "base_image_seq_len": 256,
+            "max_image_seq_len": 4096,
+        },
+    )
+
 
 LARGE: Mapping[str, LargeArchitecture] = {
     "sdxl": LargeArchitecture(
         "sdxl",
         "unet",
+        "UNet2DConditionModel",
         {
             "in_channels": 4,
             "out_channels": 4,
@@ -76,6 +132,7 @@ LARGE: Mapping[str, LargeArchitecture] = {
     "sd3": LargeArchitecture(
         "sd3",
         "transformer",
+        "SD3Transformer2DModel",
         {
             "sample_size": 128,
             "patch_size": 2,
@@ -89,16 +146,10 @@ LARGE: Mapping[str, LargeArchitecture] = {
             "pooled_projection_dim": 2048,
             "pos_embed_max_size": 192,
         },
-        {
-            **ARCHITECTURES["sd1"].vae,
-            "latent_channels": 16,
-            "sample_size": 1024,
-            "scaling_factor": 1.5305,
-            "shift_factor": 0.0609,
-            "use_quant_conv": False,
-            "use_post_quant_conv": False,
-        },
+        {**_VAE_16, "scaling_factor": 1.5305, "shift_factor": 0.0609},
         (TextPart("text_encoder", "tokenizer", "CLIPTextModelWithProjection", _CLIP_L), _SECOND),
-        {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0},
+        {**_FLOW, "shift": 3.0},
     ),
+    "flux1-dev": _flux("flux1-dev", guidance=True),
+    "flux1-schnell": _flux("flux1-schnell", guidance=False),
 }

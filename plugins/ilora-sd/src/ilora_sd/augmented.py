@@ -7,6 +7,9 @@
 I-LoRA section 4.3 and the released training script. c goes in without the VAE's scaling factor, as in InstructPix2Pix, whose
 convolution reads it (`ilora_sd.widening`). t and ε of a training sample follow from its seed alone; the starting noise of a map
 from `noise_seed` and its size alone, so that a picture's map depends on nothing else.
+
+Without c ("blind") the prompt alone says what to draw, and the picture is only where the trajectory starts: SDEdit (Meng et al.,
+arXiv 2108.01073), which the paper puts beside its model.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from torch import Tensor
 from ilora_core.intrinsics import Intrinsic, unit_vectors
 from ilora_core.noise import mix_seeds, noise_like
 from ilora_core.protocols import Codes
-from ilora_sd.latent import LatentGenerator
+from ilora_sd.latent import LatentGenerator, beside, dtype_of
 from ilora_sd.loading import Components
 from ilora_sd.sampler import Sampling, branches, draw
 from ilora_sd.schedule import alphas, noised, velocity
@@ -33,6 +36,7 @@ _TIME, _NOISE, _START = 0x71, 0x72, 0x73
 class Augmented(LatentGenerator):
     """Stable Diffusion with a picture beside its latent, in many steps. components.unet takes 2C channels (`widen`).
 
+    blind  in training and in drawing, zeros stand where the picture's latent would
     Codes and prepared codes are those of the single step.
     """
 
@@ -43,11 +47,12 @@ class Augmented(LatentGenerator):
         sampling: Sampling | None = None,
         resolution: int | None = None,
         noisy_target: bool = True,
+        blind: bool = False,
     ):
         unet: Any = components.unet
         patch = 2 ** (len(unet.config.block_out_channels) - 1)
         super().__init__(components, resolution=resolution, patch=patch, noisy_target=noisy_target)
-        self.sampling = sampling or Sampling()
+        self.sampling, self.blind = sampling or Sampling(), blind
         self.alphas: list[float] = alphas(self.scheduler_config, zero_snr=True).tolist()
 
     @property
@@ -93,23 +98,25 @@ class Augmented(LatentGenerator):
         conditions = {text: self._conditions(text) for text in (intrinsic.prompt, "")}
         wanted = branches(self.sampling)
         pictures = torch.cat([condition if branch.picture else torch.zeros_like(condition) for branch in wanted])
-        words = _beside([conditions[intrinsic.prompt if b.text else ""] for b in wanted], len(condition))
+        words = beside([conditions[intrinsic.prompt if b.text else ""] for b in wanted], len(condition))
 
         def answer(latent: Tensor, timestep: int) -> Sequence[Tensor]:
             given = torch.cat([latent.repeat(len(wanted), 1, 1, 1), pictures], 1)
             timesteps = torch.full((len(given),), timestep, device=given.device)
             return self._call(given, timesteps, words).float().chunk(len(wanted))
 
-        made = []
+        made, start = [], codes["latent"].to(self._device).float() if self.sampling.strength < 1 else None
         for number in range(self.seeds):
             row = noise_like(condition[:1], [mix_seeds(self.sampling.noise_seed, _START, number)])
             noise = row.expand_as(condition)
-            made.append(self._decode(draw(answer, noise, self.scheduler_config, self.sampling, self.alphas)))
+            drawn = draw(answer, noise, self.scheduler_config, self.sampling, self.alphas, start=start)
+            made.append(self._decode_map(drawn))
         return torch.stack(made)
 
     def _condition(self, latent: Tensor) -> Tensor:
-        """The picture's latent as the convolution reads it: without the VAE's scale, float32."""
-        return latent.to(self._device).float() / self.scale
+        """The picture's latent as the convolution reads it: without the VAE's scale, float32; zeros for the blind."""
+        latent = latent.to(self._device).float() / self.scale
+        return torch.zeros_like(latent) if self.blind else latent
 
     def _alone(self, latent: Tensor) -> Tensor:
         # Zeros leave the convolution's output what it was before it was widened.
@@ -119,16 +126,9 @@ class Augmented(LatentGenerator):
         return {"prompt": self.text_encoder(self._tokens(text, self.tokenizer))[0].float()}
 
     def _call(self, latent: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        dtype = self.unet.dtype
+        dtype = dtype_of(self.unet)
         prompt = conditions["prompt"].to(dtype).expand(latent.shape[0], -1, -1)
         return self.unet(latent.to(dtype), timesteps, prompt).sample
-
-
-def _beside(conditions: Sequence[Mapping[str, Tensor]], batch: int) -> dict[str, Tensor]:
-    """Each branch's embeddings, repeated for its share of the batch."""
-    return {
-        name: torch.cat([one[name].expand(batch, *one[name].shape[1:]) for one in conditions]) for name in conditions[0]
-    }
 
 
 def _mean(drawn: Tensor, intrinsic: Intrinsic) -> Tensor:

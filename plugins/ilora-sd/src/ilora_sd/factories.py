@@ -16,6 +16,7 @@ from ilora_sd.augmented import Augmented
 from ilora_sd.loading import Components, check_timestep, load_components, randomise
 from ilora_sd.model import StableDiffusion
 from ilora_sd.sampler import Sampling
+from ilora_sd.tiny_vae import load_tiny_vae, with_tiny_vae
 from ilora_sd.widening import read_picture_channels, widen
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "stable_diffusion",
     "tiny",
     "tiny_augmented",
+    "tiny_blind",
     "tiny_components",
 ]
 
@@ -43,14 +45,17 @@ def stable_diffusion(
     revision: str | None = None,
     variant: str | None = None,
     tokenizer: str | None = None,
+    tiny_vae: str = "",
     local_only: bool = False,
     random_unet: bool = False,
     seed: int = 0,
 ) -> StableDiffusion:
     """A one-step generator from weights; see `load_components`, `OneStep` and `LatentGenerator` for the settings.
 
-    architecture is what `skeleton` builds ("sd1", "sd2"); weights bring their own configuration.
+    architecture  what `skeleton` builds ("sd1", "sd2"); weights bring their own configuration
+    tiny_vae      draw maps with a tiny decoder (`ilora_sd.tiny_vae`)
     """
+    tiny_decoder = load_tiny_vae(tiny_vae, local_only=local_only)
     components = load_components(
         weights,
         revision=revision,
@@ -61,6 +66,7 @@ def stable_diffusion(
         seed=seed,
     )
     check_timestep(timestep, components.timesteps)
+    components = with_tiny_vae(components, tiny_decoder)
     return StableDiffusion(
         components, timestep=timestep, resolution=resolution, noisy_target=noisy_target, output=output, loss=loss
     )
@@ -77,6 +83,8 @@ def augmented(
     guidance_rescale: float = 0.7,
     spacing: str = "linspace",
     reference_sigmas: bool = False,
+    strength: float = 1.0,
+    blind: bool = False,
     seeds: int = 1,
     noise_seed: int = 0,
     resolution: int | None = 512,
@@ -84,6 +92,7 @@ def augmented(
     revision: str | None = None,
     variant: str | None = None,
     tokenizer: str | None = None,
+    tiny_vae: str = "",
     local_only: bool = False,
     random_unet: bool = False,
     seed: int = 0,
@@ -91,22 +100,29 @@ def augmented(
     """The multi-step generator from a text-to-image model's weights; see `Sampling` for how a map is drawn.
 
     image_weights  an InstructPix2Pix whose first convolution reads the picture; "" = zeros (`ilora_sd.widening`)
+    blind          SDEdit: the network never sees the picture; strength says how much of it the trajectory starts with
     architecture   what `augmented_skeleton` builds; random_unet, seed: the control, first convolution and all
+    tiny_vae       draw maps with a tiny decoder (`ilora_sd.tiny_vae`)
     """
     sampling = Sampling(
-        steps, cfg, image_guidance, guidance_rescale, spacing, reference_sigmas, seeds, noise_seed
+        steps, cfg, image_guidance, guidance_rescale, spacing, reference_sigmas, strength, seeds, noise_seed
     )  # before anything is fetched
+    tiny_decoder = load_tiny_vae(tiny_vae, local_only=local_only)
     components = load_components(
         weights, revision=revision, variant=variant, tokenizer=tokenizer, local_only=local_only
     )
-    if random_unet:
+    if random_unet or blind:
         unet: Any = components.unet
-        components = randomise(widen(components, torch.zeros_like(unet.conv_in.weight), "random"), seed)
+        components = widen(
+            components, torch.zeros_like(unet.conv_in.weight), "random" if random_unet else "none: blind"
+        )
+        components = randomise(components, seed) if random_unet else components
     elif image_weights:
         components = widen(components, *read_picture_channels(image_weights, variant=variant, local_only=local_only))
     else:
         components = widen(components, None)
-    return Augmented(components, sampling=sampling, resolution=resolution, noisy_target=noisy_target)
+    components = with_tiny_vae(components, tiny_decoder)
+    return Augmented(components, sampling=sampling, resolution=resolution, noisy_target=noisy_target, blind=blind)
 
 
 def augmented_skeleton(
@@ -124,9 +140,11 @@ def augmented_skeleton(
     return Augmented(widen(_weightless(architecture), None), sampling=sampling, resolution=resolution)
 
 
-def skeleton(*, architecture: str = "sd1", resolution: int | None = None, **_: Any) -> StableDiffusion:
+def skeleton(
+    *, architecture: str = "sd1", resolution: int | None = None, loss: str = "latent", **_: Any
+) -> StableDiffusion:
     """The full-size network on the meta device: its shapes and counts, without a byte of weights."""
-    return StableDiffusion(_weightless(architecture), resolution=resolution)
+    return StableDiffusion(_weightless(architecture), resolution=resolution, loss=loss)
 
 
 def _weightless(architecture: str) -> Components:
@@ -156,6 +174,14 @@ def tiny_augmented() -> Augmented:
     source = torch.Generator().manual_seed(0x1A06)
     picture = 0.3 * torch.randn(unet.conv_in.weight.shape, generator=source)
     return Augmented(widen(components, picture, "random"), sampling=Sampling(steps=4))
+
+
+def tiny_blind() -> Augmented:
+    """`tiny_augmented` by SDEdit: two of four steps, from the picture's noised latent."""
+    components = tiny_components()
+    unet: Any = components.unet
+    widened = widen(components, torch.zeros_like(unet.conv_in.weight), "none: blind")
+    return Augmented(widened, sampling=Sampling(steps=4, strength=0.5), blind=True)
 
 
 def tiny_components(seed: int = 0) -> Components:
@@ -206,10 +232,11 @@ def tiny_components(seed: int = 0) -> Components:
 class BlankWords:
     """A tokenizer for networks without weights: the right number of words, all the same."""
 
-    model_max_length = 77
+    def __init__(self, model_max_length: int = 77):
+        self.model_max_length = model_max_length
 
-    def __call__(self, text: str, **_: Any) -> Any:
-        return SimpleNamespace(input_ids=torch.zeros(1, self.model_max_length, dtype=torch.long))
+    def __call__(self, text: str, *, max_length: int, **_: Any) -> Any:
+        return SimpleNamespace(input_ids=torch.zeros(1, max_length, dtype=torch.long))
 
 
 def letters() -> Any:

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from ilora_core.errors import ConfigError
 from ilora_core.noise import mix_seeds
 from ilora_sd.architectures_large import LARGE, LargeArchitecture, TextPart
 from ilora_sd.factories import BlankWords, letters, tiny_components
 from ilora_sd.large import StableDiffusion3, StableDiffusionXL
 from ilora_sd.loading import Components, check_timestep
 from ilora_sd.loading_large import load_large
+from ilora_sd.tiny_vae import load_tiny_vae, with_tiny_vae
 
-__all__ = ["sd3", "sd3_skeleton", "sdxl", "sdxl_skeleton", "tiny_sd3", "tiny_sdxl"]
+__all__ = ["sd3", "sd3_skeleton", "sdxl", "sdxl_skeleton", "tiny_flow_vae", "tiny_sd3", "tiny_sdxl", "weightless"]
 
 
 def sdxl(
@@ -29,11 +29,16 @@ def sdxl(
     loss: str = "latent",
     revision: str | None = None,
     variant: str | None = None,
+    tiny_vae: str = "",
     local_only: bool = False,
     random_unet: bool = False,
     seed: int = 0,
 ) -> StableDiffusionXL:
-    """SDXL from weights; see `load_large`, `OneStep` and `LatentGenerator` for the settings."""
+    """SDXL from weights; see `load_large`, `OneStep` and `LatentGenerator` for the settings.
+
+    tiny_vae  draw maps with a tiny decoder (`ilora_sd.tiny_vae`)
+    """
+    tiny_decoder = load_tiny_vae(tiny_vae, local_only=local_only)
     components = load_large(
         weights,
         LARGE["sdxl"],
@@ -44,6 +49,7 @@ def sdxl(
         seed=seed,
     )
     check_timestep(timestep, components.timesteps)
+    components = with_tiny_vae(components, tiny_decoder)
     return StableDiffusionXL(
         components, timestep=timestep, resolution=resolution, noisy_target=noisy_target, output=output, loss=loss
     )
@@ -61,6 +67,7 @@ def sd3(
     t5: bool = False,
     revision: str | None = None,
     variant: str | None = None,
+    tiny_vae: str = "",
     local_only: bool = False,
     random_unet: bool = False,
     seed: int = 0,
@@ -69,9 +76,10 @@ def sd3(
 
     timestep  1 … 1000, the last one (noise alone) where it is left out
     t5        load the third text encoder too: 4.8 billion parameters for a prompt of two words
+    tiny_vae  draw maps with a tiny decoder (`ilora_sd.tiny_vae`)
     """
-    if timestep is not None and not 1 <= timestep <= 1000:
-        raise ConfigError(f"generator.timestep must lie in 1 … 1000, not {timestep}.")
+    check_timestep(timestep, 1000, flow=True)
+    tiny_decoder = load_tiny_vae(tiny_vae, local_only=local_only)
     components = load_large(
         weights,
         LARGE["sd3"],
@@ -82,6 +90,7 @@ def sd3(
         random_unet=random_unet,
         seed=seed,
     )
+    components = with_tiny_vae(components, tiny_decoder)
     return StableDiffusion3(
         components,
         timestep=timestep,
@@ -93,14 +102,18 @@ def sd3(
     )
 
 
-def sdxl_skeleton(*, resolution: int | None = None, **_: Any) -> StableDiffusionXL:
+def sdxl_skeleton(*, resolution: int | None = None, loss: str = "latent", **_: Any) -> StableDiffusionXL:
     """The full-size SDXL on the meta device: its shapes and counts, without a byte of weights."""
-    return StableDiffusionXL(_weightless(LARGE["sdxl"]), resolution=resolution)
+    return StableDiffusionXL(weightless(LARGE["sdxl"]), resolution=resolution, loss=loss)
 
 
-def sd3_skeleton(*, resolution: int | None = None, added_projections: bool = False, **_: Any) -> StableDiffusion3:
+def sd3_skeleton(
+    *, resolution: int | None = None, added_projections: bool = False, loss: str = "latent", **_: Any
+) -> StableDiffusion3:
     """The full-size Stable Diffusion 3 medium on the meta device, without T5."""
-    return StableDiffusion3(_weightless(LARGE["sd3"]), resolution=resolution, added_projections=added_projections)
+    return StableDiffusion3(
+        weightless(LARGE["sd3"]), resolution=resolution, added_projections=added_projections, loss=loss
+    )
 
 
 def tiny_sdxl() -> StableDiffusionXL:
@@ -136,10 +149,8 @@ def tiny_sdxl() -> StableDiffusionXL:
 
 def tiny_sd3() -> StableDiffusion3:
     """Random weights, 64² pictures, CPU, under a second."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
-    base: Any = tiny_components()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix_seeds(0, 0x5D3))
         net = SD3Transformer2DModel(
@@ -156,12 +167,21 @@ def tiny_sd3() -> StableDiffusion3:
             pos_embed_max_size=32,
         )
         first, second = _tiny_clip(12), _tiny_clip(20)
-    given = {key: value for key, value in base.vae.config.items() if not key.startswith("_")}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix_seeds(1, 0x5D3))
-        vae: Any = AutoencoderKL.from_config({**given, "scaling_factor": 1.5305, "shift_factor": 0.0609})
+    vae = tiny_flow_vae(scaling_factor=1.5305, shift_factor=0.0609)
     scheduler = LARGE["sd3"].scheduler
     return StableDiffusion3(Components(net, vae, first, letters(), scheduler, _TINY, ((second, letters()),)))
+
+
+def tiny_flow_vae(*, scaling_factor: float, shift_factor: float) -> nn.Module:
+    """The VAE of `tiny_components` without convolutions around the latents, its latents scaled and shifted."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    base: Any = tiny_components().vae
+    given = {key: value for key, value in base.config.items() if not key.startswith("_")}
+    given |= {"scaling_factor": scaling_factor, "shift_factor": shift_factor}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix_seeds(1, 0x5D3))
+        return AutoencoderKL(**{**given, "use_quant_conv": False, "use_post_quant_conv": False})
 
 
 _TINY: Mapping[str, Any] = {"weights": "tiny, random"}
@@ -187,7 +207,8 @@ def _tiny_clip(projection: int) -> nn.Module:
     )
 
 
-def _weightless(architecture: LargeArchitecture) -> Components:
+def weightless(architecture: LargeArchitecture) -> Components:
+    """The full-size parts on the meta device."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     from ilora_sd.loading_large import denoiser_class
@@ -195,12 +216,12 @@ def _weightless(architecture: LargeArchitecture) -> Components:
     with torch.device("meta"):
         net: Any = denoiser_class(architecture).from_config(dict(architecture.denoiser))
         vae: Any = AutoencoderKL.from_config(dict(architecture.vae))
-        first, *more = (_encoder(part) for part in architecture.texts)
-    further = tuple((encoder, BlankWords()) for encoder in more)
-    return Components(net, vae, first, BlankWords(), architecture.scheduler, further=further)
+        (first, words), *further = [(_encoder(part), BlankWords(part.length)) for part in architecture.texts]
+    return Components(net, vae, first, words, architecture.scheduler, further=tuple(further))
 
 
 def _encoder(part: TextPart) -> nn.Module:
     import transformers
 
-    return getattr(transformers, part.kind)(transformers.CLIPTextConfig(**part.config))
+    kind = getattr(transformers, part.kind)
+    return kind(kind.config_class(**part.config))

@@ -18,16 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ilora_core.errors import DataError
-from ilora_core.intrinsics import Intrinsic
 from ilora_core.protocols import Codes
-from ilora_sd.latent import ATTENTION
+from ilora_sd.joint import FlowTransformer
+from ilora_sd.latent import dtype_of
 from ilora_sd.loading import Components
 from ilora_sd.model import OneStep, OneStepUNet
 
-__all__ = ["ADDED_PROJECTIONS", "StableDiffusion3", "StableDiffusionXL"]
+__all__ = ["StableDiffusion3", "StableDiffusionXL"]
 
-ADDED_PROJECTIONS = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-"""The prompt tokens' own projections in SD3's joint attention."""
 _T5_LENGTH = 256
 
 
@@ -41,7 +39,7 @@ class StableDiffusionXL(OneStepUNet):
         return {"prompt": torch.cat(tokens, -1), "pooled": pooled}
 
     def _call(self, latent: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        dtype, batch = self.unet.dtype, latent.shape[0]
+        dtype, batch = dtype_of(self.unet), latent.shape[0]
         height, width = (self.factor * side for side in latent.shape[-2:])
         sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=dtype, device=latent.device)
         added = {
@@ -57,13 +55,8 @@ class StableDiffusionXL(OneStepUNet):
             return super()._decoded(latent)
 
 
-class StableDiffusion3(OneStep):
-    """Stable Diffusion 3, one step. components.unet is its transformer. Conditions: "prompt" (1,L,D) and "pooled" (1,P).
-
-    added_projections  put the adapter on the prompt tokens' projections too
-    """
-
-    network = "transformer"
+class StableDiffusion3(FlowTransformer):
+    """Stable Diffusion 3, one step."""
 
     def __init__(
         self,
@@ -79,14 +72,14 @@ class StableDiffusion3(OneStep):
         net: Any = components.unet
         super().__init__(
             components,
+            patch=int(net.config.patch_size),
             timestep=timestep,
             resolution=resolution,
-            patch=int(net.config.patch_size),
             noisy_target=noisy_target,
             output=output,
             loss=loss,
+            added_projections=added_projections,
         )
-        self.targets = (*ATTENTION, *ADDED_PROJECTIONS) if added_projections else ATTENTION
 
     def encode(self, pictures: Tensor) -> Codes:
         """As every latent model's. Raises DataError beyond the network's table of places."""
@@ -104,26 +97,18 @@ class StableDiffusion3(OneStep):
         width = int(self.unet.config.joint_attention_dim)
         tokens = torch.cat(clips, -1)
         tokens = F.pad(tokens, (0, width - tokens.shape[-1]))
-        if len(self.more_text_encoders) > 1:
-            indices = self._tokens(text, self.more_tokenizers[1], _T5_LENGTH)
-            words = self.more_text_encoders[1](indices)[0].float()
-        else:
-            words = tokens.new_zeros(1, _T5_LENGTH, width)
+        with_t5 = len(self.more_text_encoders) > 1
+        words = self._t5(text, 1, _T5_LENGTH) if with_t5 else tokens.new_zeros(1, _T5_LENGTH, width)
         return {"prompt": torch.cat([tokens, words], 1), "pooled": pooled}
 
     def _call(self, latent: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        dtype, batch = self.unet.dtype, latent.shape[0]
+        dtype, batch = dtype_of(self.unet), latent.shape[0]
         return self.unet(
             hidden_states=latent.to(dtype),
             timestep=timesteps,
             encoder_hidden_states=conditions["prompt"].to(dtype).expand(batch, -1, -1),
             pooled_projections=conditions["pooled"].to(dtype).expand(batch, -1),
         ).sample
-
-    def _scheduler(self) -> Any:
-        from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-
-        return FlowMatchEulerDiscreteScheduler.from_config(dict(self.scheduler_config))
 
 
 def _clip_pair(model: OneStep, text: str) -> tuple[list[Tensor], Tensor]:

@@ -40,6 +40,7 @@ class Components:
     unet        the denoising network; Stable Diffusion 3's is a transformer
     provenance  plain data for run.json: what was asked for, which place served it, which revision
     further     text encoders beyond the first, each with its tokenizer, in the order of the model's own pipeline
+    tiny_vae    what decodes maps in place of the VAE (`ilora_sd.tiny_vae`)
     """
 
     unet: nn.Module
@@ -49,6 +50,7 @@ class Components:
     scheduler_config: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     further: tuple[tuple[nn.Module, Any], ...] = ()
+    tiny_vae: nn.Module | None = None
 
     @property
     def timesteps(self) -> int:
@@ -91,8 +93,11 @@ def load_folder(
     vae_class: Any = None,
     variant: str | None = None,
     provenance: Mapping[str, Any] | None = None,
+    latents: int = 1,
 ) -> Components:
     """A diffusers folder. vae_class replaces AutoencoderKL (a codec with the same interface).
+
+    latents  how many the UNet takes side by side; 2 = an InstructPix2Pix
 
     Raises WeightsError for a part that is missing, damaged or incomplete, or that does not fit the others.
     """
@@ -117,20 +122,21 @@ def load_folder(
             scheduler,
             provenance or {"weights": str(folder)},
         )
-    check_components(components, folder)
+    check_components(components, folder, latents=latents)
     return components
 
 
-def check_components(components: Components, where: Path | str) -> None:
+def check_components(components: Components, where: Path | str, *, latents: int = 1) -> None:
     """Raise WeightsError when the parts come from different models. Limits the tokenizer to the encoder's length."""
     parts: tuple[Any, Any, Any] = (components.unet, components.vae, components.text_encoder)
     unet, vae, text = (part.config for part in parts)
     channels = int(getattr(vae, "latent_channels", unet.in_channels))
-    if not unet.in_channels == unet.out_channels == channels:
+    if unet.in_channels != latents * channels or unet.out_channels != channels:
+        needed = "a plain text-to-image UNet (not inpainting, depth or pix2pix)"
         raise WeightsError(
             f"{where}: the UNet takes {unet.in_channels} and gives {unet.out_channels} channels, but the VAE's latents "
-            f"have {channels}. The one-step model needs a plain text-to-image UNet (not inpainting, depth or pix2pix) "
-            "and its own VAE."
+            f"have {channels}. Here {needed if latents == 1 else 'a UNet that takes a picture beside its latent'} is "
+            "needed, and its own VAE."
         )
     if unet.cross_attention_dim != text.hidden_size:
         raise WeightsError(
@@ -144,10 +150,11 @@ def check_components(components: Components, where: Path | str) -> None:
     words.model_max_length = min(words.model_max_length, text.max_position_embeddings)
 
 
-def check_timestep(timestep: int | None, timesteps: int) -> None:
-    """Raise ConfigError for a timestep that the model does not know."""
-    if timestep is not None and not 0 <= timestep < timesteps:
-        raise ConfigError(f"generator.timestep must lie in 0 … {timesteps - 1}, not {timestep}.")
+def check_timestep(timestep: int | None, timesteps: int, *, flow: bool = False) -> None:
+    """Raise ConfigError for a timestep that the model does not know: a flow's are 1 … T, others 0 … T − 1."""
+    first, last = (1, timesteps) if flow else (0, timesteps - 1)
+    if timestep is not None and not first <= timestep <= last:
+        raise ConfigError(f"generator.timestep must lie in {first} … {last}, not {timestep}.")
 
 
 def randomise(components: Components, seed: int) -> Components:
@@ -159,13 +166,21 @@ def randomise(components: Components, seed: int) -> Components:
     return replace(components, unet=fresh, provenance={**components.provenance, "random_unet": seed})
 
 
-def read_tokenizer(place: str, subfolder: str = "", *, local_only: bool = True) -> Any:
-    """A CLIP tokenizer. Raises when there is none: transformers 5 makes an empty one up where it finds no files."""
-    from transformers import CLIPTokenizer
+def read_tokenizer(place: str, subfolder: str = "", *, clip: bool = True, local_only: bool = True) -> Any:
+    """A tokenizer, CLIP's or of the class that its files name.
 
-    words = CLIPTokenizer.from_pretrained(place, subfolder=subfolder, local_files_only=local_only)
-    if len(words) <= len(set(words.all_special_ids)):
-        raise WeightsError("there is no vocabulary (vocab.json and merges.txt, or tokenizer.json).")
+    Raises when there is none: transformers 5 makes an empty one up where it finds no files.
+    """
+    from transformers import AutoTokenizer, CLIPTokenizer
+
+    kind: Any = CLIPTokenizer if clip else AutoTokenizer
+    words = kind.from_pretrained(place, subfolder=subfolder, local_files_only=local_only)
+    empty = len(words) <= len(set(words.all_special_ids))
+    if not clip:  # T5's made-up one has a hundred marks beside the special ones, but knows no letter
+        empty |= words.unk_token_id in words("depth", add_special_tokens=False).input_ids
+    if empty:
+        files = "vocab.json and merges.txt" if clip else "spiece.model"
+        raise WeightsError(f"there is no vocabulary ({files}, or tokenizer.json).")
     return words
 
 
@@ -187,10 +202,10 @@ def load_part(kind: Any, folder: Path, **options: Any) -> Any:
     return model
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The CLIP tokenizer of a diffusers folder. Raises WeightsError when there is none or it is empty."""
+def load_tokenizer(folder: Path, *, clip: bool = True) -> Any:
+    """A tokenizer of a diffusers folder, CLIP's or another. Raises WeightsError when there is none or it is empty."""
     try:
-        return read_tokenizer(str(folder))
+        return read_tokenizer(str(folder), clip=clip)
     except Exception as error:
         raise WeightsError(
             f"cannot load the tokenizer in {folder}: {(str(error).strip().splitlines() or [''])[0]} Download it again."

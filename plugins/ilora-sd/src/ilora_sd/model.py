@@ -11,7 +11,7 @@ attention layer. With output="clean" the map's latent is instead the clean laten
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from ilora_core.errors import ConfigError
 from ilora_core.intrinsics import Intrinsic
 from ilora_core.protocols import Codes
 from ilora_sd.decoded import decoded_loss
-from ilora_sd.latent import ATTENTION, LatentGenerator
+from ilora_sd.latent import ATTENTION, LatentGenerator, beside, dtype_of
 from ilora_sd.loading import Components
 from ilora_sd.schedule import alphas, clean_latent, prediction_of
 
@@ -68,11 +68,18 @@ class OneStep(LatentGenerator, ABC):
     @torch.no_grad()
     def render(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
         """One pass and one decode: (B,3,H,W) in [0,1]."""
-        return self._decode(self._map(codes["latent"], self._conditions(intrinsic.prompt)))
+        return self._decode_map(self._map(codes["latent"], self._conditions(intrinsic.prompt)))
+
+    @torch.no_grad()
+    def render_many(self, codes: Codes, intrinsics: Sequence[Intrinsic]) -> Sequence[Tensor]:
+        """`render` for several intrinsics in one pass and one decode, each with its own prompt."""
+        latent, prompts = codes["latent"], [self._conditions(intrinsic.prompt) for intrinsic in intrinsics]
+        together = latent.repeat(len(intrinsics), 1, 1, 1)
+        return self._decode_map(self._map(together, beside(prompts, len(latent)))).chunk(len(intrinsics))
 
     def _predict(self, latent: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """The network's raw output at the one timestep."""
-        latent = latent.to(self._device, self.unet.dtype)
+        latent = latent.to(self._device, dtype_of(self.unet))
         timesteps = torch.full((latent.shape[0],), self.timestep, device=self._device, dtype=torch.long)
         return self._call(latent, timesteps, conditions)
 
@@ -122,7 +129,7 @@ class StableDiffusion(OneStepUNet):
         return {"prompt": self.text_encoder(self._tokens(text, self.tokenizer))[0].float()}
 
     def _call(self, latent: Tensor, timesteps: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
-        dtype = self.unet.dtype
+        dtype = dtype_of(self.unet)
         prompt = conditions["prompt"].to(dtype).expand(latent.shape[0], -1, -1)
         return self.unet(latent.to(dtype), timesteps, prompt).sample
 

@@ -1,11 +1,15 @@
-"""Loading without the libraries' own progress bars: the command line draws one, and two do not share a terminal."""
+"""Loading without the libraries' own progress bars: the command line draws one, and two do not share a terminal.
+
+And without diffusers' warning about entries of a config.json that it wrote itself (AutoencoderTiny's block_out_channels).
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["no_progress_bars"]
+__all__ = ["no_config_warnings", "no_progress_bars"]
 
 
 @contextmanager
@@ -22,3 +26,15 @@ def no_progress_bars() -> Iterator[None]:
     finally:
         for module in switched:
             module.enable_progress_bar()
+
+
+@contextmanager
+def no_config_warnings() -> Iterator[None]:
+    """Nothing but errors about configurations inside the `with` block."""
+    log = logging.getLogger("diffusers.configuration_utils")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

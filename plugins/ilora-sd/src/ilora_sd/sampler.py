@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ilora_core.errors import ConfigError
+from ilora_sd.schedule import noised
 
 __all__ = ["Branch", "Sampling", "branches", "draw", "guide"]
 
@@ -35,12 +36,14 @@ _SPACINGS = ("linspace", "trailing", "leading")
 class Sampling:
     """How a map is drawn.
 
-    steps             of the solver
+    steps             of the solver, over the whole trajectory
     cfg               weight g of the prompt; 1 = no guidance
     image_guidance    weight p of the picture; 1 needs two evaluations a step, others three
     guidance_rescale  φ in [0,1]
     spacing           of the timesteps: linspace as in the reference (999, 959, … 40 for 25 steps), trailing or leading
     reference_sigmas  rescale as the reference does from the second call on
+    strength          where the trajectory starts, as a share of it: 1 = from noise alone, less = from the picture's own latent
+                      under the noise of that time, as SDEdit does (Meng et al., arXiv 2108.01073); at least one step is taken
     seeds             how many maps are drawn and averaged
     noise_seed        of the starting noise
     """
@@ -51,12 +54,15 @@ class Sampling:
     guidance_rescale: float = 0.7
     spacing: str = "linspace"
     reference_sigmas: bool = False
+    strength: float = 1.0
     seeds: int = 1
     noise_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 2 or self.seeds < 1:
-            raise ConfigError("generator.steps is at least 2 and generator.seeds at least 1.")
+        if self.steps < 1 or self.seeds < 1:
+            raise ConfigError("generator.steps and generator.seeds are at least 1.")
+        if not 0 < self.strength <= 1:
+            raise ConfigError(f"generator.strength lies above 0 and up to 1, not at {self.strength}.")
         if not 0 <= self.guidance_rescale <= 1:
             raise ConfigError(f"generator.guidance_rescale lies in [0, 1], not {self.guidance_rescale}.")
         if self.spacing not in _SPACINGS:
@@ -95,14 +101,21 @@ def draw(
     config: Mapping[str, Any],
     sampling: Sampling,
     alphas: Sequence[float],
+    *,
+    start: Tensor | None = None,
 ) -> Tensor:
     """The end of the trajectory that starts at `noise`, (B,C,h,w) float32.
 
     answer  (latents, timestep) -> the velocities of `branches(sampling)`, float32
     config  the model's scheduler configuration; alphas: its zero-SNR table
+    start   for a strength below 1: the latent that the noise covers in part, (B,C,h,w) float32
     """
     solver, latent = _solver(config, sampling), noise
-    for number, timestep in enumerate(solver.timesteps):
+    skipped = sampling.steps - max(1, round(sampling.strength * sampling.steps))
+    if start is not None:
+        latent = noised(start, noise, torch.tensor(alphas[int(solver.timesteps[skipped])]))
+    solver.set_begin_index(skipped)
+    for number, timestep in enumerate(solver.timesteps[skipped:]):
         answers = answer(latent, int(timestep))
         if sampling.reference_sigmas:
             sigma = ((1 - alphas[number]) / alphas[number]) ** 0.5

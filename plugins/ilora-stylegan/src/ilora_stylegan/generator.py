@@ -139,6 +139,13 @@ class StyleGAN:
         """The map as a picture, (B,3,R,R) in [0,1]."""
         return _unit(self._draw(codes))
 
+    @torch.no_grad()
+    def render_many(self, codes: Codes, intrinsics: Sequence[Intrinsic]) -> Sequence[Tensor]:
+        """`render` for several intrinsics in one pass."""
+        k = len(intrinsics)
+        together = {name: value.repeat(k, *[1] * (value.ndim - 1)) for name, value in codes.items()}
+        return _unit(self._draw(together)).chunk(k)
+
     def to(self, device: torch.device | str) -> StyleGAN:
         """Move the network."""
         self.net.to(device)

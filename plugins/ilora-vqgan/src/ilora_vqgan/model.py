@@ -156,6 +156,12 @@ class VQGAN:
         return _unit(self._draw(codes))
 
     @torch.no_grad()
+    def render_many(self, codes: Codes, intrinsics: Sequence[Intrinsic]) -> Sequence[Tensor]:
+        """`render` for several intrinsics in one pass."""
+        k = len(intrinsics)
+        return _unit(self._draw({"codes": codes["codes"].repeat(k, 1, 1)})).chunk(k)
+
+    @torch.no_grad()
     def features(self, codes: Codes, intrinsic: Intrinsic, *, size: tuple[int, int] | None = None) -> Tensor:
         """What the decoder's blocks put out, side by side, (B,K,*size): a linear probe's input. size None = the picture's."""
         with _caught(self.net.decoder) as values:  # pyright: ignore[reportArgumentType]

@@ -12,7 +12,9 @@ import textwrap
 import pytest
 
 from ilora_cli.main import main
+from ilora_core.errors import MissingDependency
 from ilora_core.sweep import Axis, Failed, Finished, Sweep, Swept, run_sweep
+from ilora_core.sweep.on_ray import require_ray
 
 # Runs `ilora` and kills itself, without a chance to clean up, in the middle of the third cell's fit.
 SELF_KILLER = textwrap.dedent(
@@ -142,7 +144,10 @@ def test_without_ray_it_says_how_to_install_it(sweep_toys, tmp_path, capsys, mon
 @pytest.fixture(scope="module")
 def cluster():
     """A Ray cluster of this machine alone, two workers wide."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed (ilora[ray])")
+    try:
+        ray = require_ray()
+    except MissingDependency as absent:
+        pytest.skip(str(absent))
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield ray
     ray.shutdown()

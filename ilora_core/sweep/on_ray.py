@@ -19,6 +19,8 @@ __all__ = ["require_ray", "spread", "work"]
 
 def require_ray() -> Any:
     """The module. Raises MissingDependency that says how to install it."""
+    # Under `uv run` Ray would copy the project to its workers and install it anew; the packages are there already.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
     except ImportError as error:

@@ -12,7 +12,16 @@ from ilora_core.errors import ConfigError
 from ilora_core.intrinsics import Intrinsic
 from ilora_core.registry import Preset, load_registry
 
-__all__ = ["GROUPS", "FitConfig", "RuntimeConfig", "TrainConfig", "build", "choose_preset", "merge_settings"]
+__all__ = [
+    "GROUPS",
+    "FitConfig",
+    "RuntimeConfig",
+    "TrainConfig",
+    "build",
+    "cast_setting",
+    "choose_preset",
+    "merge_settings",
+]
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 OPTIMIZERS = ("adamw", "adamw8bit")
@@ -193,11 +202,12 @@ def build(kind: Any, group: str, values: Mapping[str, Any]) -> Any:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {group}.{near[0]}?" if near else ""
             raise ConfigError(f"there is no setting {group}.{name}.{hint} Known: {', '.join(known)}.")
-        made[name] = _cast(f"{group}.{name}", value, type(known[name].default))
+        made[name] = cast_setting(f"{group}.{name}", value, type(known[name].default))
     return kind(**made)
 
 
-def _cast(name: str, value: Any, kind: type) -> Any:
+def cast_setting(name: str, value: Any, kind: type) -> Any:
+    """The value as a setting of that type. Raises ConfigError when it is of another."""
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():

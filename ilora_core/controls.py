@@ -7,7 +7,7 @@ ceiling    decode(encode(picture(map))): nothing that ends in this decoder can d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,15 +16,14 @@ from ilora_core.errors import DataError
 from ilora_core.intrinsics import Intrinsic
 from ilora_core.protocols import Generator
 
-__all__ = ["LinearProbe", "ceiling", "mean_map"]
+__all__ = ["LinearProbe", "MeanMap", "ceiling", "mean_map"]
 
 
 def mean_map(intrinsic: Intrinsic, value: Tensor, valid: Tensor) -> Tensor:
     """Training maps (N,C,H,W) with Valid (N,1,H,W) -> the map (1,C,H,W) whose picture is their pictures' mean."""
-    pictures = intrinsic.to_picture(value, valid)
-    weight = valid.to(pictures.dtype)
-    mean = (pictures * weight).sum(0, keepdim=True) / weight.sum(0, keepdim=True).clamp(min=1)
-    return intrinsic.from_picture(mean)
+    mean = MeanMap(intrinsic)
+    mean.add(value, valid)
+    return mean.map()
 
 
 @torch.no_grad()
@@ -32,6 +31,26 @@ def ceiling(generator: Generator, intrinsic: Intrinsic, value: Tensor, valid: Te
     """Maps (B,C,H,W) after their own pictures went through the generator's encoder and decoder."""
     picture = intrinsic.to_picture(value, valid)
     return intrinsic.from_picture(generator.picture(generator.encode(picture)).float().cpu())
+
+
+@dataclass
+class MeanMap:
+    """`mean_map` of maps that come in batches."""
+
+    intrinsic: Intrinsic
+    _sums: list[Tensor] = field(default_factory=list)
+
+    def add(self, value: Tensor, valid: Tensor) -> None:
+        """Maps (B,C,H,W) with Valid (B,1,H,W)."""
+        pictures = self.intrinsic.to_picture(value, valid)
+        weight = valid.to(pictures.dtype)
+        sums = [(pictures * weight).sum(0, keepdim=True), weight.sum(0, keepdim=True)]
+        self._sums = [old + new for old, new in zip(self._sums, sums, strict=True)] if self._sums else sums
+
+    def map(self) -> Tensor:
+        """The map (1,C,H,W) so far."""
+        summed, weight = self._sums
+        return self.intrinsic.from_picture(summed / weight.clamp(min=1))
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from torch import Tensor
 from ilora_core.config import FitConfig, TrainConfig
 from ilora_core.errors import ConfigError, DataError
 from ilora_core.factories import options_of
-from ilora_core.intrinsics import Intrinsic
+from ilora_core.intrinsics import BUILT_IN, CHOICES, Intrinsic
 from ilora_core.mixes import disagreement_name, disagreement_of, pixel_weights
 from ilora_core.plugins import PluginHost
 from ilora_core.protocols import Batch, Codes, Generator, Source
 from ilora_core.samples import SampledSource, draw_samples, take_rows, to_cpu
 from ilora_core.trainer import PreparedSet
 
-__all__ = ["Prepared", "SampledSource", "Task", "ValidationSet", "open_source", "prepare", "split_keys"]
+__all__ = ["Prepared", "SampledSource", "Task", "ValidationSet", "open_source", "prepare", "split_keys", "trained_as"]
 
 MOST_VALIDATION = 64
 """A share of held-out pictures never grows beyond this: validation must stay cheap beside training."""
@@ -101,7 +101,7 @@ def prepare(
     source: Source, generator: Generator, config: FitConfig, held_out: frozenset[str]
 ) -> Yields[Prepared, None, list[Task]]:
     """Encode every picture and prepare every target, once. Yields progress; returns one Task per intrinsic."""
-    collected = [_Collector(_trained_as(intrinsic, source), held_out, config.train) for intrinsic in config.intrinsics]
+    collected = [_Collector(trained_as(intrinsic, source), held_out, config.train) for intrinsic in config.intrinsics]
     done = 0
     for batch in source:
         _check_size(batch, generator)
@@ -231,15 +231,15 @@ def _check_offered(config: FitConfig, intrinsics: Sequence[Intrinsic]) -> None:
             )
 
 
-def _trained_as(wanted: Intrinsic, source: Source) -> Intrinsic:
+def trained_as(wanted: Intrinsic, source: Source) -> Intrinsic:
     """The source's own version of an intrinsic: a disparity labeler's depth is not a metric one's.
 
-    Of the two rules for the limits of depth, the one that is not the default was asked for by someone and counts.
+    What is not the usual loss, prompt, metric or rule for the limits of depth was asked for by someone and counts.
     """
     offered = next(i for i in source.intrinsics if i.name == wanted.name)
-    if offered.encoding != "relative_depth" or wanted.rule == "valid":
-        return offered
-    return replace(offered, rule=wanted.rule)
+    usual = BUILT_IN.get(wanted.name, offered)
+    asked = {name: getattr(wanted, name) for name in CHOICES if getattr(wanted, name) != getattr(usual, name)}
+    return replace(offered, **asked)
 
 
 def _check_size(batch: Batch, generator: Generator) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ilora_core.cards import resolve
 from ilora_core.errors import ConfigError, MissingDependency, PluginError
 
-__all__ = ["Option", "call_factory", "missing_dependency", "options_of"]
+__all__ = ["Option", "call_factory", "check_settings", "missing_dependency", "options_of"]
 
 # Packages whose name on an index differs from the module's.
 _DISTRIBUTIONS = {
@@ -19,6 +19,8 @@ _DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "OpenEXR": "openexr",
 }
+
+_PLAIN: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None)}
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,19 @@ def call_factory(path: str, settings: Mapping[str, Any], *, what: str, plugin: s
         return factory(**settings)
     except ImportError as error:
         raise missing_dependency(error, what=what, plugin=plugin) from error
+
+
+def check_settings(path: str, settings: Mapping[str, Any], *, what: str, plugin: str) -> None:
+    """Raises ConfigError for settings that `path` does not take, or of another type than it states; calls nothing."""
+    _check_settings(_resolve(path, what=what, plugin=plugin), settings, what=what)
+    for option in options_of(path, what=what, plugin=plugin):
+        kinds = [_PLAIN.get(kind.strip()) for kind in option.annotation.split("|")]
+        if option.name not in settings or None in kinds:
+            continue
+        value = settings[option.name]
+        allowed = tuple(kind for kind in kinds if kind) + ((int,) if float in kinds else ())
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            raise ConfigError(f"{what}: {option.name} is {option.annotation}, not {value!r}.")
 
 
 def options_of(path: str, *, what: str = "it", plugin: str = "") -> list[Option]:

@@ -30,6 +30,7 @@ from ilora_core.errors import ConfigError, UnknownName
 __all__ = [
     "ALBEDO",
     "BUILT_IN",
+    "CHOICES",
     "DEPTH",
     "DEPTH_KINDS",
     "FRAMES",
@@ -49,6 +50,8 @@ __all__ = [
 DEPTH_KINDS = ("metric", "affine_depth", "affine_disparity")
 ENCODINGS = ("unit_vector", "relative_depth", "shading", "linear", "srgb")
 LOSSES = ("mse", "l1", "cosine+l1")
+CHOICES = ("loss", "prompt", "metric", "rule")
+"""Fields that say how an intrinsic is learnt, and not what its maps are."""
 FRAMES = {"opencv": (1.0, 1.0, 1.0), "opengl": (1.0, -1.0, -1.0), "directx": (1.0, 1.0, -1.0)}
 """Sign of (x, y, z) relative to ours. OpenGL: y up, z to the viewer. DirectX: as OpenGL with y down."""
 

@@ -21,7 +21,7 @@ import pluggy
 from ilora_core import API_VERSION, __version__, builtin, hookspecs
 from ilora_core.cards import Card
 from ilora_core.errors import ConfigError, PluginError, UnknownName
-from ilora_core.factories import call_factory
+from ilora_core.factories import call_factory, check_settings
 from ilora_core.registry import load_registry
 
 __all__ = ["CORE", "ENTRY_POINTS", "KINDS", "Broken", "Plugin", "PluginHost", "load_plugins"]
@@ -102,6 +102,11 @@ class PluginHost:
         """Call the card's factory with its options overlaid by `settings`, which are checked first."""
         owner, card = self.find(kind, name)
         return call_factory(card.factory, {**card.options, **settings}, what=f"{kind[:-1]} {name!r}", plugin=owner)
+
+    def check_settings(self, kind: str, name: str, settings: Mapping[str, Any]) -> None:
+        """Raises ConfigError for settings that the card's factory does not take; nothing is made."""
+        owner, card = self.find(kind, name)
+        check_settings(card.factory, {**card.options, **settings}, what=f"{kind[:-1]} {name!r}", plugin=owner)
 
     def make_skeleton(self, kind: str, name: str, **settings: Any) -> Any:
         """The full-size thing without weights, on torch's meta device: what can be counted without a download."""

@@ -51,3 +51,18 @@ def toys(toys_folder, tmp_path, monkeypatch):
     module = importlib.import_module("toys_plugin")
     module.LOG.clear()
     return module
+
+
+@pytest.fixture(scope="session")
+def sweep_toys_folder(tmp_path_factory) -> Path:
+    """Where the package of tests/sweep_helpers.py is installed."""
+    return _helpers("sweep_helpers").install(tmp_path_factory.mktemp("sweeps"))
+
+
+@pytest.fixture
+def sweep_toys(sweep_toys_folder, tmp_path, monkeypatch) -> Path:
+    """That package as the only plugin beside the core; the file to which every loss adds a line."""
+    monkeypatch.syspath_prepend(str(sweep_toys_folder))
+    monkeypatch.setenv("ILORA_PLUGINS", "sweep-toys")
+    monkeypatch.setenv("TOY_LOG", str(tmp_path / "losses.log"))
+    return tmp_path / "losses.log"

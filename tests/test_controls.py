@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ilora_core.controls import LinearProbe, ceiling, mean_map
+from ilora_core.controls import LinearProbe, MeanMap, ceiling, mean_map
 from ilora_core.intrinsics import DEPTH, NORMALS, unit_vectors
 
 
@@ -22,6 +22,15 @@ def test_the_mean_depth_is_the_mean_picture():
     value = torch.tensor([[1.0, 2.0], [2.0, 1.0]]).view(2, 1, 1, 2)
     mean = mean_map(DEPTH, value, torch.ones_like(value, dtype=torch.bool))
     torch.testing.assert_close(mean, torch.full((1, 1, 1, 2), 0.5))
+
+
+def test_the_mean_map_of_batches_is_that_of_all():
+    draw = torch.Generator().manual_seed(0)
+    value, valid = torch.rand(5, 1, 3, 3, generator=draw), torch.rand(5, 1, 3, 3, generator=draw) > 0.2
+    mean = MeanMap(DEPTH)
+    for part in (slice(0, 2), slice(2, 5)):
+        mean.add(value[part], valid[part])
+    torch.testing.assert_close(mean.map(), mean_map(DEPTH, value, valid))
 
 
 def test_the_probe_finds_a_linear_relation_and_skips_what_does_not_count():

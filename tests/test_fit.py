@@ -222,6 +222,18 @@ def test_missing_maps_are_named(config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_was_asked_for_counts_beside_what_the_source_says():
+    from ilora_core.data import trained_as
+    from ilora_core.sources import TensorSource
+
+    disparity = replace(DEPTH, kind="affine_disparity", unit="relative")
+    maps = {"depth": (torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool))}
+    source = TensorSource(torch.zeros(1, 3, 4, 4), maps, intrinsics=(disparity,))
+    assert trained_as(DEPTH, source) == disparity
+    assert trained_as(replace(DEPTH, loss="l1"), source) == replace(disparity, loss="l1")
+    assert trained_as(replace(DEPTH, rule="paper"), source) == replace(disparity, rule="paper")
+
+
 def test_held_out_keys():
     keys = [f"{i:04d}" for i in range(1000)]
     assert len(split_keys(keys, 0.1, seed=0)) == 64

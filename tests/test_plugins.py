@@ -1,6 +1,7 @@
 """The plugin host: isolation, names, limits, settings. Distributions are faked by dist-info folders on sys.path."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -209,6 +210,21 @@ def test_make_names_a_required_setting_that_is_missing(fake):
     code = good("needy", "good_needy").replace("*, rank: int = 8", "*, rank")
     with pytest.raises(ConfigError, match="needs the setting 'rank'"):
         fake({"good-needy": code}).make("generators", "needy")
+
+
+def test_settings_are_checked_against_what_the_factory_states_without_making_anything(fake):
+    code = good("typed", "good_typed").replace("*, rank: int = 8", "*, rank: 'int | None' = 8, ratio: float = 1.0")
+    host = fake({"good-typed": code})
+    for fine in ({}, {"rank": 3}, {"rank": None, "ratio": 2}, {"ratio": 0.5}):
+        host.check_settings("generators", "typed", fine)
+    for wrong, words in (
+        ({"rank": "3"}, "rank is int | None, not '3'"),
+        ({"rank": True}, "rank is int | None, not True"),
+        ({"ratio": None}, "ratio is float, not None"),
+        ({"ratoi": 1.0}, "Did you mean 'ratio'"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            host.check_settings("generators", "typed", wrong)
 
 
 @pytest.mark.parametrize("where", ["body", "module"])

@@ -457,3 +457,23 @@ def test_provenance_keeps_everything_in_the_json(html):
     start = text.index("{", text.index("as JSON"))
     data, _ = json.JSONDecoder().raw_decode(text[start:])
     assert data == {"train": {"lr": 1e-4, "seeds": [1, 2]}, "hub": "org/<name>", "empty": None}
+
+
+def test_names_and_scales_of_ones_own_on_the_x_axis():
+    bars = [
+        Series("one", [(0, 3), (1, 5)], [(0, 2, 4), (1, 4, 6)], joined=False),
+        Series("two", [(0.1, 4)], joined=False),
+    ]
+    svg = chart(Panel("P", "kind", "y", bars, ticks=[(0, "a <b>"), (1, "c" * 90)]))
+    labels = [t.text for t in svg.findall("text[@class='tick mid']")]
+    assert labels[0] == "a <b>"
+    assert labels[1].startswith("ccc")
+    assert labels[1].endswith("…")
+    lines = [coordinates(line) for line in svg.findall(".//polyline")]
+    assert [len({x for x, _ in line}) for line in lines] == [1, 1]  # upright bars, and nothing joins the points
+    assert svg.find(".//polygon") is None
+    assert [t.text for t in svg.iter("title")] == ["one, a <b>: 3", f"one, {'c' * 90}: 5", "two, a <b>: 4"]
+    joined = chart(Panel("P", "x", "y", [Series("s", [(0, 1), (2, 2)])], ticks=[(0, "1"), (2, "100")]))
+    (first, last) = coordinates(joined.find(".//polyline"))
+    assert first[0] < last[0]
+    assert [t.text for t in joined.findall("text[@class='tick mid']")] == ["1", "100"]

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ilora_core.errors import ConfigError
+from ilora_core.values import read_value
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["console", "nest_settings", "parse_settings", "print_json"]
 
-_NUMBER = re.compile(r"[+-]?(\d+\.|\.\d+)([eE][+-]?\d+)?")  # what Python reads as a number and TOML does not
-_NULLS = ("none", "null", "None")
 _WIDE = 160  # columns where the output is no terminal: a pipe has no width to wrap at
 
 
@@ -46,7 +43,7 @@ def parse_settings(items: Iterable[str]) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         if not equals or not all(part.replace("-", "_").isidentifier() for part in key.strip().split(".")):
             raise ConfigError(f"--set {item!r} is not of the form section.key=value, as in --set train.lr=1e-4.")
-        flat[key.strip().replace("-", "_")] = _literal(text.strip())
+        flat[key.strip().replace("-", "_")] = read_value(text.strip())
     return nest_settings(flat)
 
 
@@ -64,18 +61,3 @@ def nest_settings(flat: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"{key!r} is a section already and cannot be set as a value too.")
         node[last] = value
     return tree
-
-
-def _literal(text: str) -> Any:
-    if text in _NULLS:
-        return None
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    value = parsed.get("value")
-    # A comment, a second line or a date would be read as something that the user did not write.
-    plain = len(parsed) == 1 and isinstance(value, (bool, int, float, str, list, dict))
-    return value if plain and ("#" not in text or text[0] in "\"'[") else text

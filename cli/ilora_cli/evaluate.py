@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ilora_cli.console import console, print_json
+from ilora_cli.terminal_tables import rich_table
 from ilora_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ilora_core.evaluate import Comparison, Evaluation
     from ilora_core.evaluate_folders import MapFolder, Match
     from ilora_core.intrinsics import Intrinsic
-    from ilora_core.report import Table as ReportTable
 
 __all__ = ["evaluate"]
 
@@ -147,27 +145,6 @@ def _show(results: Mapping[str, Mapping[str, Evaluation]], comparisons: Mapping[
 
     out = console()
     for methods in results.values():
-        out.print(_table(evaluation_table(methods)))
+        out.print(rich_table(evaluation_table(methods)))
     if comparisons:
-        out.print(_table(comparison_table(comparisons)))
-
-
-def _table(table: ReportTable) -> Table:
-    """A report's table on the terminal: the same labels, decimals and marks."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(title=table.caption or table.title, title_justify="left", title_style="bold", box=box.SIMPLE)
-    for index, name in enumerate(table.header):
-        shown.add_column(Text(name), justify="left" if index < table.left else "right")
-    for row in table.rows:
-        cells = []
-        for cell in row:
-            if isinstance(cell, str):
-                cells.append(Text(cell))
-                continue
-            text = Text(cell.text, style="bold green" if cell.best else "")
-            cells.append(text.append(f"  [{cell.detail}]", style="dim not bold") if cell.detail else text)
-        shown.add_row(*cells)
-    return shown
+        out.print(rich_table(comparison_table(comparisons)))

@@ -11,41 +11,41 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ilora_cli import fit_options
 from ilora_cli.console import console, parse_settings, print_json
-from ilora_core.errors import ConfigError
+from ilora_cli.fit_options import with_short
 
 if TYPE_CHECKING:
     from ilora_core.config import FitConfig
-    from ilora_core.intrinsics import Intrinsic
     from ilora_core.plugins import PluginHost
 
 __all__ = ["fit", "follow", "stop_between_steps"]
 
 
 def fit(
-    generator: Annotated[str, typer.Option("--generator", "-g", help="Who draws: see `ilora list-plugins`.")] = "",
-    intrinsic: Annotated[str, typer.Option("--intrinsic", "-i", help="What to learn, with commas; or a .toml.")] = "",
-    pairs: Annotated[str, typer.Option(help="Folder with pictures/ and one folder of maps per intrinsic.")] = "",
-    pictures: Annotated[str, typer.Option(help="Folder of pictures for --labeler.")] = "",
-    source: Annotated[str, typer.Option(help="A source plugin, e.g. rooms.")] = "",
-    samples: Annotated[int, typer.Option(min=0, help="Learn from this many of the generator's own samples.")] = 0,
-    labeler: Annotated[str, typer.Option(help="Who draws the maps to learn from; several, mixed: first+second.")] = "",
+    generator: fit_options.Generator = "",
+    intrinsic: fit_options.Intrinsic = "",
+    pairs: fit_options.Pairs = "",
+    pictures: fit_options.Pictures = "",
+    source: fit_options.Source = "",
+    samples: fit_options.Samples = 0,
+    labeler: fit_options.Labeler = "",
     out: Annotated[str, typer.Option("--out", "-o", help="Folder to write. Default: runs/GENERATOR-INTRINSICS")] = "",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Use the first N pictures only.")] = 0,
-    validation: Annotated[float, typer.Option(min=0, help="Held out: a share (<1, at most 64) or a number.")] = 0.1,
-    steps: Annotated[int | None, typer.Option(min=1, help="train.steps")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="train.batch, per process")] = None,
-    lr: Annotated[float | None, typer.Option(min=0, help="train.lr")] = None,
-    rank: Annotated[int | None, typer.Option(min=1, help="adapter.rank")] = None,
-    seed: Annotated[int | None, typer.Option(help="train.seed")] = None,
-    device: Annotated[str | None, typer.Option(help="runtime.device: auto, cpu, cuda, cuda:1, mps")] = None,
-    precision: Annotated[str | None, typer.Option(help="runtime.precision: fp32, bf16, fp16")] = None,
-    preset: Annotated[str, typer.Option(help="A preset of the registry, or none. Default: the generator's first")] = "",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: group.name=value")] = None,
+    limit: fit_options.Limit = 0,
+    validation: fit_options.Validation = 0.1,
+    steps: fit_options.Steps = None,
+    batch: fit_options.BatchSize = None,
+    lr: fit_options.Rate = None,
+    rank: fit_options.Rank = None,
+    seed: fit_options.Seed = None,
+    device: fit_options.Device = None,
+    precision: fit_options.Precision = None,
+    preset: fit_options.Preset = "",
+    set_: fit_options.Set = None,
     channels: Annotated[int, typer.Option(min=0, max=3, help="Your own intrinsic: channels of its map.")] = 0,
     range_: Annotated[str, typer.Option("--range", help="Your own intrinsic: low,high")] = "",
     space: Annotated[str, typer.Option(help="Your own intrinsic: linear or srgb")] = "",
-    adapter: Annotated[str, typer.Option(help="The kind of adapter.")] = "lora",
+    adapter: fit_options.Adapter = "lora",
     from_: Annotated[str, typer.Option("--from", help="Repeat the fit that this run.json records.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Machine-readable result on the standard output.")] = False,
@@ -57,22 +57,28 @@ def fit(
     from ilora_core.plugins import load_plugins
 
     host = load_plugins()
-    given = parse_settings(set_ or [])
-    for group, name, value in (
-        *(("train", key, value) for key, value in (("steps", steps), ("batch", batch), ("lr", lr), ("seed", seed))),
-        ("adapter", "rank", rank),
-        ("runtime", "device", device),
-        ("runtime", "precision", precision),
-    ):
-        if value is not None:
-            given.setdefault(group, {})[name] = value
+    given = with_short(
+        parse_settings(set_ or []),
+        steps=steps,
+        batch=batch,
+        lr=lr,
+        seed=seed,
+        rank=rank,
+        device=device,
+        precision=precision,
+    )
     if from_ or (resume and out and not generator):
         config = _recorded(Path(from_ or Path(out) / "run.json"), given)
     else:
-        places = {"pairs": pairs, "pictures": pictures, "source": source, "samples": samples, "labeler": labeler}
+        from ilora_core.options import resolve_fit
+
+        options = {"generator": generator, "intrinsic": intrinsic, "preset": preset, "adapter": adapter}
+        options |= {"pairs": pairs, "pictures": pictures, "source": source, "samples": samples, "labeler": labeler}
+        options |= {"limit": limit, "validation": validation}
         declared = {"channels": channels, "range": range_, "space": space}
-        options = {"limit": limit, "validation": validation, "adapter": adapter}
-        config = _resolve(host, generator, intrinsic, preset, given, places, declared, options, quiet=json)
+        config, notes = resolve_fit(host, options, given, declared=declared)
+        for note in notes:
+            _say(note, json)
     folder = Path(
         out or Path("runs") / "-".join([config.generator.replace("/", "-"), *(i.name for i in config.intrinsics)])
     )
@@ -157,86 +163,6 @@ def _recorded(path: Path, given: dict[str, Any]) -> FitConfig:
     for group, values in given.items():
         merged.setdefault(group, {}).update(values)
     return replace(config, settings=merged)
-
-
-def _resolve(
-    host: PluginHost,
-    generator: str,
-    intrinsic: str,
-    preset: str,
-    given: dict[str, Any],
-    places: dict[str, Any],
-    declared: dict[str, Any],
-    options: dict[str, Any],
-    *,
-    quiet: bool,
-) -> FitConfig:
-    """Defaults < preset < --set, and every name checked, before anything heavy is loaded."""
-    from ilora_core.config import FitConfig, merge_settings
-    from ilora_core.labelling import labeler_names
-
-    if not generator:
-        raise ConfigError("say which generator with --generator NAME (`ilora list-plugins` shows them).")
-    host.card("generators", generator)
-    if places["labeler"]:
-        for name in labeler_names(places["labeler"]):
-            host.card("labelers", name)
-        if not (places["pictures"] or places["source"] or places["pairs"] or places["samples"]):
-            places = {**places, "samples": 250}
-            _say(f"No pictures given: learning from 250 of {generator}'s own samples (--samples N).", quiet)
-    if places["source"]:
-        host.card("sources", places["source"])
-    for name in ("pairs", "pictures"):
-        if places[name] and not Path(places[name]).is_dir():
-            raise ConfigError(f"--{name}: there is no folder {places[name]}.")
-    chosen = tuple(_intrinsics(host, intrinsic, places, declared, quiet=quiet))
-    settings = merge_settings(generator, preset, given)
-    return FitConfig(generator, chosen, preset=preset, settings=settings, **places, **options)
-
-
-def _intrinsics(
-    host: PluginHost, names: str, places: dict[str, Any], declared: dict[str, Any], *, quiet: bool
-) -> Iterator[Intrinsic]:
-    from ilora_core.folders import infer_intrinsic, load_intrinsic
-    from ilora_core.intrinsics import BUILT_IN, get_intrinsic
-
-    for name in [name.strip() for name in names.split(",") if name.strip()] or _offered(host, places):
-        if name.endswith(".toml"):
-            yield load_intrinsic(name)
-        elif name in BUILT_IN:
-            yield get_intrinsic(name)
-        elif any(declared.values()):
-            yield _declared(name, declared)
-        elif places["pairs"] and (Path(places["pairs"]) / name).is_dir():
-            inferred, assumed = infer_intrinsic(places["pairs"], name)
-            _say(assumed, quiet)
-            yield inferred
-        else:
-            yield get_intrinsic(name)
-
-
-def _offered(host: PluginHost, places: dict[str, Any]) -> list[str]:
-    """Every intrinsic that the chosen pairs, labelers or source have."""
-    from ilora_core.folders import map_folders
-    from ilora_core.labelling import labeler_names
-
-    if places["pairs"]:
-        return map_folders(places["pairs"])
-    if places["labeler"]:
-        cards = [host.card("labelers", name) for name in labeler_names(places["labeler"])]
-    else:
-        cards = [host.card("sources", places["source"])] if places["source"] else []
-    return list(dict.fromkeys(name for card in cards for name in card.intrinsics))
-
-
-def _declared(name: str, declared: dict[str, Any]) -> Intrinsic:
-    from ilora_core.intrinsics import Intrinsic
-
-    try:
-        low, high = (float(part) for part in (declared["range"] or "0,1").split(","))
-    except ValueError as error:
-        raise ConfigError(f"--range is low,high (two numbers), not {declared['range']!r}.") from error
-    return Intrinsic(name, declared["channels"] or 1, "", declared["space"] or "linear", low, high)
 
 
 def _say(text: str, quiet: bool) -> None:

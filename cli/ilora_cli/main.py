@@ -25,6 +25,7 @@ __all__ = ["app", "main", "run"]
 COMMANDS = (
     "quickstart",
     "fit",
+    "sweep",
     "predict",
     "evaluate",
     "label",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html import escape
 
 from ilora_core.report.parts import Panel, Series
@@ -13,6 +14,7 @@ __all__ = ["COLOURS", "nice_ticks", "panel_svg", "running_mean", "short"]
 _WIDTH, _HEIGHT = 520.0, 290.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 12.0, 42.0
 _MOST_POINTS, _MARKERS = 600, 40
+_LETTER = 6.5  # width of a tick's letters, about
 COLOURS = 6
 
 Scale = Callable[[float], float]
@@ -27,15 +29,17 @@ def panel_svg(panel: Panel) -> str:
     head = f'<svg viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img" aria-label="{escape(panel.title)}">'
     if not xs:
         return f'{head}<text x="{_WIDTH / 2:g}" y="{_HEIGHT / 2:g}" class="tick mid">no points</text></svg>'
-    x_ticks, y_ticks = nice_ticks(min(xs), max(xs)), _y_ticks([*ys, *levels.values()], log_y=panel.log_y)
-    sx = _linear(min(xs), max(xs), _LEFT, _WIDTH - _RIGHT)
+    first, last = _x_range(panel, xs)
+    x_ticks = panel.ticks or [(t, short(t)) for t in nice_ticks(first, last) if first <= t <= last]
+    y_ticks = _y_ticks([*ys, *levels.values()], log_y=panel.log_y)
+    sx = _linear(first, last, _LEFT, _WIDTH - _RIGHT)
     sy = _y_scale(y_ticks, log_y=panel.log_y)  # clipped to the axis
-    parts = [head, *_axes(panel, sx, sy, [t for t in x_ticks if min(xs) <= t <= max(xs)], y_ticks)]
+    parts = [head, *_axes(panel, sx, sy, x_ticks, y_ticks)]
     parts += [_level(name, sy(y)) for name, y in levels.items()]
     if panel.marked is not None and min(xs) <= panel.marked <= max(xs):
         x = sx(panel.marked)
         parts.append(f'<line class="marked" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP:g}" y2="{_HEIGHT - _BOTTOM:g}"/>')
-    parts += [_line(index, s, sx, sy) for index, s in enumerate(series)]
+    parts += [_line(index, s, sx, sy, panel.ticks) for index, s in enumerate(series)]
     return "".join([*parts, "</svg>"])
 
 
@@ -73,7 +77,7 @@ def short(value: float) -> str:
 def _clean(series: Series, *, log_y: bool) -> Series:
     keep = [(x, y) for x, y in series.points if math.isfinite(x) and math.isfinite(y) and (y > 0 or not log_y)]
     band = [row for row in series.band if all(map(math.isfinite, row)) and (row[1] > 0 or not log_y)]
-    return Series(series.name, keep, band, series.smooth)
+    return replace(series, points=keep, band=band)
 
 
 def _extent(series: Series) -> list[float]:
@@ -87,6 +91,16 @@ def _extent(series: Series) -> list[float]:
 
 def _is_smooth(series: Series) -> bool:
     return series.smooth and len(series.points) > 20
+
+
+def _x_range(panel: Panel, xs: Sequence[float]) -> tuple[float, float]:
+    """Between the outermost points; with some room beside them where ticks are given."""
+    if not panel.ticks:
+        return min(xs), max(xs)
+    first, last = (pick([*xs, *(x for x, _ in panel.ticks)]) for pick in (min, max))
+    room = 0.04 * (last - first) or 0.5
+    room = room if all(s.joined for s in panel.series) else 0.5
+    return first - room, last + room
 
 
 def _linear(low: float, high: float, start: float, stop: float) -> Scale:
@@ -113,7 +127,9 @@ def _y_ticks(values: Sequence[float], *, log_y: bool) -> list[float]:
     return chosen if len(chosen) > 1 else [below, below * 10]
 
 
-def _axes(panel: Panel, sx: Scale, sy: Scale, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> list[str]:
+def _axes(
+    panel: Panel, sx: Scale, sy: Scale, x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[float]
+) -> list[str]:
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     every = max(1, math.ceil(len(y_ticks) / 8))
     parts = []
@@ -121,7 +137,10 @@ def _axes(panel: Panel, sx: Scale, sy: Scale, x_ticks: Sequence[float], y_ticks:
         y = sy(tick)
         parts.append(f'<line class="rule" x1="{_LEFT:g}" x2="{right:g}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick end" x="{_LEFT - 7:g}" y="{y + 4:.1f}">{short(tick)}</text>')
-    parts += [f'<text class="tick mid" x="{sx(t):.1f}" y="{bottom + 17:g}">{short(t)}</text>' for t in x_ticks]
+    most = max(3, int((right - _LEFT) / len(x_ticks) / _LETTER))
+    for x, text in x_ticks:
+        text = text if len(text) <= most else f"{text[: most - 1]}…"
+        parts.append(f'<text class="tick mid" x="{sx(x):.1f}" y="{bottom + 17:g}">{escape(text)}</text>')
     parts.append(f'<line class="axis" x1="{_LEFT:g}" x2="{right:g}" y1="{bottom:g}" y2="{bottom:g}"/>')
     middle = (_LEFT + right) / 2
     parts.append(f'<text class="name mid" x="{middle:g}" y="{_HEIGHT - 6:g}">{escape(panel.x_label)}</text>')
@@ -140,22 +159,29 @@ def _level(name: str, y: float) -> str:
     )
 
 
-def _line(index: int, series: Series, sx: Scale, sy: Scale) -> str:
+def _line(index: int, series: Series, sx: Scale, sy: Scale, ticks: Sequence[tuple[float, str]]) -> str:
     parts = [f'<g class="s{index % COLOURS}">']
-    if series.band:
+    if not series.joined:
+        for x, low, high in series.band:
+            parts.append(f'<polyline class="line" points="{_points([(x, low), (x, high)], sx, sy)}"/>')
+    elif series.band:
         there = [(x, high) for x, _, high in series.band]
         back = [(x, low) for x, low, _ in reversed(series.band)]
         parts.append(f'<polygon class="band" points="{_points([*there, *back], sx, sy)}"/>')
     if _is_smooth(series):
         parts.append(f'<polyline class="faint" points="{_points(_thin(series.points), sx, sy)}"/>')
         parts.append(f'<polyline class="line" points="{_points(_thin(running_mean(series.points)), sx, sy)}"/>')
-    else:
+    elif series.joined:
         parts.append(f'<polyline class="line" points="{_points(_thin(series.points), sx, sy)}"/>')
     if len(series.points) <= _MARKERS:
         for x, y in series.points:
-            title = escape(f"{series.name}, {x:g}: {y:.4g}")
+            title = escape(f"{series.name}, {_name_of(x, ticks)}: {y:.4g}")
             parts.append(f'<circle cx="{sx(x):.1f}" cy="{sy(y):.1f}" r="3"><title>{title}</title></circle>')
     return "".join([*parts, "</g>"])
+
+
+def _name_of(x: float, ticks: Sequence[tuple[float, str]]) -> str:
+    return min(ticks, key=lambda tick: abs(tick[0] - x))[1] if ticks else f"{x:g}"
 
 
 def _points(points: Sequence[tuple[float, float]], sx: Scale, sy: Scale) -> str:

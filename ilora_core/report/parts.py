@@ -98,17 +98,24 @@ class Grid:
 
 @dataclass(frozen=True)
 class Series:
-    """A line through (x, y). band: (x, low, high). smooth draws a running mean over the faint original."""
+    """A line through (x, y). band: (x, low, high). smooth draws a running mean over the faint original.
+
+    joined=False: points with bars in place of a line with a band, for an x that has no order.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
     band: Sequence[tuple[float, float, float]] = ()
     smooth: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart. levels: horizontal lines to compare with. marked: an x to point out (the best step)."""
+    """One chart. levels: horizontal lines to compare with. marked: an x to point out (the best step).
+
+    ticks: (x, text) in place of round numbers, for names and for numbers on a scale of one's own.
+    """
 
     title: str
     x_label: str
@@ -117,6 +124,7 @@ class Panel:
     levels: Mapping[str, float] = field(default_factory=dict)
     log_y: bool = False
     marked: float | None = None
+    ticks: Sequence[tuple[float, str]] = ()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from ilora_core.errors import DataError
 from ilora_core.evaluate import Comparison, Evaluation, Figure
 from ilora_core.report.parts import Cell, Table
 
-__all__ = ["comparison_table", "evaluation_table", "figure_label", "licence_table", "number"]
+__all__ = ["comparison_table", "decimals_for", "evaluation_table", "figure_label", "licence_table", "number"]
 
 _MOST_DECIMALS = 5
 _LABELS = {
@@ -73,7 +73,7 @@ def comparison_table(comparisons: Mapping[str, Comparison], *, title: str = "Pai
     """ "a against b" -> Comparison, one row each."""
     rows = []
     for name, c in comparisons.items():
-        decimals = _decimals([c.difference, c.low, c.high])
+        decimals = decimals_for([c.difference, c.low, c.high])
         signed = [_signed(v, decimals) for v in (c.difference, c.low, c.high)]
         verdict = {"a": "better", "b": "worse", "": "undecided"}[c.better]
         difference = Cell(signed[0], f"{signed[1]} … {signed[2]}", best=c.better == "a")
@@ -101,7 +101,7 @@ def number(value: float, decimals: int | None = None) -> str:
     """A figure with as many decimals as its size deserves; a dash for none."""
     if not math.isfinite(value):
         return "–"
-    decimals = _decimals([value]) if decimals is None else decimals
+    decimals = decimals_for([value]) if decimals is None else decimals
     return f"{value:.{decimals}f}" if decimals <= _MOST_DECIMALS else f"{value:.1e}"
 
 
@@ -115,7 +115,7 @@ def _row(name: str, methods: Mapping[str, Evaluation], bounds: Sequence[str]) ->
     if not known:
         raise DataError(f"no method has the figure {name!r}.")
     spec = next(iter(known.values()))
-    decimals = _decimals([figure.value for figure in known.values()])
+    decimals = decimals_for([figure.value for figure in known.values()])
     rivals = {method: figure.value for method, figure in known.items() if method not in bounds}
     rivals = {method: value for method, value in rivals.items() if math.isfinite(value)}
     pick = max if spec.higher_is_better else min
@@ -135,7 +135,8 @@ def _cell(figure: Figure | None, decimals: int, *, best: bool, muted: bool) -> C
     return Cell(number(figure.value, decimals), detail, best, muted)
 
 
-def _decimals(values: Sequence[float]) -> int:
+def decimals_for(values: Sequence[float]) -> int:
+    """How many decimals figures of this size deserve, for all of a column."""
     largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
     if largest == 0:
         return 2

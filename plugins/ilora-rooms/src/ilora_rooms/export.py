@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -54,7 +55,7 @@ def export_folder(
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     for part, module in (("unet", generator.unet), ("text_encoder", generator.text)):
-        half = copy.deepcopy(module).to("cpu", torch.float16)
+        half: Any = copy.deepcopy(module).to("cpu", torch.float16)
         if part == "unet":
             half.register_to_config(_name_or_path="")  # where it was loaded from is nobody's business
         half.save_pretrained(draft / part)

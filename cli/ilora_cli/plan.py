@@ -114,7 +114,7 @@ def _work_rows(made: Plan) -> list[tuple[str, str, str]]:
     return [
         step,
         ("the reference's step", _flops(flops["reference_step"]), f"it encodes every time: {ratio:.2f} times; counted"),
-        ("a predicted map", _flops(flops["predict_picture"]), "encode, one pass, decode; counted"),
+        ("a predicted map", _flops(flops["predict_picture"]), "encode, network, decode; counted"),
     ]
 
 

@@ -317,3 +317,14 @@ def test_from_fit_to_written_maps_with_their_spread(sd_folder, pix2pix, tmp_path
     )
     for name in ("normals/s0.npy", "spread-normals/s0.npy", "spread-normals_preview/s0.png"):
         assert (tmp_path / "maps" / name).is_file()
+
+
+def test_a_plan_counts_the_evaluations_that_strength_leaves():
+    from ilora_core.plan import make_plan
+    from ilora_core.plugins import load_plugins
+
+    work = {
+        name: make_plan(load_plugins(), name, settings={}, resolution=64).flops for name in ("sd21-aug", "sd21-sdedit")
+    }
+    whole, half = (work[name]["predict_picture"] for name in ("sd21-aug", "sd21-sdedit"))
+    assert half < 0.7 * whole  # 12 steps of 25; encoding and decoding stay

@@ -22,16 +22,21 @@ def ilora_generators() -> Iterator[Card]:
         "ilora_rooms.generator:tiny",
         skeleton="ilora_rooms.generator:skeleton",
     )
-    for name, summary, options in (
-        ("rooms-aug", "The rooms model with a picture beside its latent, in many steps; weights included", {}),
-        ("rooms-sdedit", "The same by SDEdit, without seeing the picture", {"blind": True, "strength": 0.5}),
+    for name, summary, tiny, options in (
+        ("rooms-aug", "The rooms model with a picture beside its latent, in many steps; weights included", "tiny", {}),
+        (
+            "rooms-sdedit",
+            "The same by SDEdit, without seeing the picture",
+            "tiny_blind",
+            {"blind": True, "strength": 0.5},
+        ),
     ):
         yield Card(
             name,
             summary,
             _LICENCE,
             "ilora_rooms.aug:augmented",
-            "ilora_rooms.aug:tiny",
+            f"ilora_rooms.aug:{tiny}",
             options=options,
             skeleton="ilora_rooms.aug:skeleton",
         )

@@ -16,7 +16,7 @@ from ilora_sd.loading import Components, load_folder, randomise
 from ilora_sd.sampler import Sampling
 from ilora_sd.widening import widen
 
-__all__ = ["SHIPPED", "augmented", "skeleton", "tiny"]
+__all__ = ["SHIPPED", "augmented", "skeleton", "tiny", "tiny_blind"]
 
 SHIPPED = Path(__file__).parent / "weights" / "aug"
 
@@ -56,10 +56,24 @@ def tiny() -> Augmented:
     return Augmented(_widened(untrained((16, 32, 32))), sampling=Sampling(steps=4))
 
 
-def skeleton(*, steps: int = 25, cfg: float = 3.0, image_guidance: float = 1.0, seeds: int = 1, **_: Any) -> Augmented:
+def tiny_blind() -> Augmented:
+    """`tiny` by SDEdit: the last two steps, from the picture's noised latent."""
+    return Augmented(_widened(untrained((16, 32, 32))), sampling=Sampling(steps=4, strength=0.5), blind=True)
+
+
+def skeleton(
+    *,
+    steps: int = 25,
+    cfg: float = 3.0,
+    image_guidance: float = 1.0,
+    strength: float = 1.0,
+    seeds: int = 1,
+    **_: Any,
+) -> Augmented:
     """The full-size parts without weights; the sampling settings that cost evaluations count."""
+    sampling = Sampling(steps, cfg, image_guidance, strength=strength, seeds=seeds)
     with torch.device("meta"):
-        return Augmented(_widened(untrained(WIDTHS)), sampling=Sampling(steps, cfg, image_guidance, seeds=seeds))
+        return Augmented(_widened(untrained(WIDTHS)), sampling=sampling)
 
 
 def _widened(components: Components) -> Components:

@@ -132,11 +132,12 @@ def augmented_skeleton(
     steps: int = 25,
     cfg: float = 3.0,
     image_guidance: float = 1.0,
+    strength: float = 1.0,
     seeds: int = 1,
     **_: Any,
 ) -> Augmented:
     """The widened network on the meta device; the sampling settings that cost evaluations count."""
-    sampling = Sampling(steps, cfg, image_guidance, seeds=seeds)
+    sampling = Sampling(steps, cfg, image_guidance, strength=strength, seeds=seeds)
     return Augmented(widen(_weightless(architecture), None), sampling=sampling, resolution=resolution)
 
 

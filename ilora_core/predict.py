@@ -105,7 +105,7 @@ class Predictor:
                 _log.warning(
                     "a picture of %d×%d does not fit into memory at its own size: drawn by tiles.", *size[::-1]
                 )
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()  # here, where the error no longer holds what the pass had made
         maps = self._whole(pictures, native=True)
         if process == "native" or min(size) <= side:
             return resize_maps(maps, self.intrinsics, size)

@@ -109,6 +109,14 @@ def test_errors_become_exit_codes(monkeypatch, capsys, error, code, text):
     assert "Traceback" not in shown
 
 
+def test_predict_out_of_memory_is_told_its_own_options(monkeypatch, capsys):
+    monkeypatch.setattr(main, "app", raising(OutOfMemoryError("CUDA out of memory.")))
+    assert main.main(["predict", "in"]) == 1
+    shown = capsys.readouterr().err
+    assert "--one-by-one" in shown
+    assert "train.batch" not in shown
+
+
 def test_a_reader_that_goes_away_is_no_traceback():
     command = f"{sys.executable} -m ilora_cli.main list-plugins --json | head -c 1"
     done = subprocess.run(

@@ -97,11 +97,13 @@ def _explain(error: Exception, command: str) -> tuple[str, int]:
     if isinstance(error, ImportError):
         return str(missing_dependency(error, what=f"`ilora {command}`")), 1
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which this module does not import
-        return (
-            f"the device ran out of memory: {error} Try a smaller batch (--set train.batch=1) or checkpointing "
-            "(--set runtime.checkpointing=true); `ilora plan` says what fits.",
-            1,
+        less = (
+            "Draw less at once (--batch 1, --one-by-one, --process native)."
+            if command == "predict"
+            else "Try a smaller batch (--set train.batch=1) or checkpointing (--set runtime.checkpointing=true); "
+            "`ilora plan` says what fits."
         )
+        return f"the device ran out of memory: {error} {less}", 1
     hint = "This is a bug in ilora or in a plugin; ILORA_DEBUG=1 shows where."
     return f"{type(error).__name__}: {error}. {hint}", 1
 

@@ -60,7 +60,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(args.keep or scratch)
             for model in ("rooms-aug", "rooms-sdedit"):
-                draw_cells(model, fitted(folder / model / name, model, name, args), found, test, args)
+                draw_cells(model, fitted(folder, model, name, args), found, test, args)
         table[name] = results(found, test, truth)
         pictures(found, test, args.pictures)
     settings = {name: value for name, value in vars(args).items() if name not in ("keep", "pictures", "table")}
@@ -69,7 +69,9 @@ def main() -> None:
 
 
 def fitted(folder: Path, model: str, name: str, args: argparse.Namespace) -> Predictor:
-    """The adapter in `folder`, fitted there unless an earlier run with --keep left it."""
+    """The adapter of this recipe below `folder`, fitted there unless an earlier run with --keep left it."""
+    recipe = f"{args.labels}-labels-{args.train_steps}-steps-batch-{args.batch}-lr-{args.lr:g}-seed-{args.seed}"
+    folder = folder / model / f"{name}-{recipe}"
     if not (folder / name / "adapter_model.safetensors").is_file():
         train = {"steps": args.train_steps, "batch": args.batch, "lr": args.lr, "clip": CLIP, "warmup": 20}
         config = fit_config(

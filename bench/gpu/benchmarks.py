@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from machine import Settings
+from pretraining import PRETRAININGS, seen
 
 __all__ = ["BENCHMARKS", "Benchmark"]
 
@@ -52,6 +53,12 @@ def _generators(name: str, generator: str, what: str) -> Benchmark:
     )
 
 
+def _keep(settings: Settings, name: str, package: str) -> list[str]:
+    """Where adapters are kept for the next call; other weights of the package have other ones."""
+    one = next(each for each in PRETRAININGS if each.package == package)
+    return ["--keep", str(settings.scratch / f"{name}-{seen(one, one.shipped)}")]
+
+
 def _on_cpu(settings: Settings) -> bool:
     return not settings.device.startswith("cuda")
 
@@ -84,14 +91,14 @@ BENCHMARKS: Sequence[Benchmark] = (
     Benchmark(
         "rooms-aug",
         "maps in many steps: steps, guidance, SDEdit",
-        lambda settings: ["bench/rooms_aug.py", "--keep", str(settings.scratch / "rooms-aug")],
+        lambda settings: ["bench/rooms_aug.py", *_keep(settings, "rooms-aug", "aug")],
         "rooms-aug-*.json",
         240,
     ),
     Benchmark(
         "rooms-losses",
         "latent or decoded loss on the rooms model",
-        lambda settings: ["bench/rooms_losses.py", "--steps", "1000", "--keep", str(settings.scratch / "rooms-losses")],
+        lambda settings: ["bench/rooms_losses.py", "--steps", "1000", *_keep(settings, "rooms-losses", "ldm")],
         "rooms-losses-*.json",
         240,
     ),

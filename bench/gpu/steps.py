@@ -51,7 +51,7 @@ def _pretrain_step(one: Pretraining) -> Step:
 
 
 _READS = {
-    "pretrain": ("rooms-lora",),
+    "pretrain": ("rooms-lora", "rooms-losses"),
     "pretrain-aug": ("rooms-aug",),
     "pretrain-gan": ("rooms-gan",),
     "pretrain-labeller": ("rooms-gan", "rooms-vqgan"),

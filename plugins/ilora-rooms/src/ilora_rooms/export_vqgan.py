@@ -36,10 +36,9 @@ def export_parts(parts: Mapping[str, nn.Module], folder: Path, facts: Mapping[st
         for part, module in parts.items():
             # The plain method: diffusers' own warns of modules that stay in float32, of which there are none.
             half: Any = nn.Module.to(copy.deepcopy(module), "cpu", torch.float16)
-            if isinstance(half, ConfigMixin):  # where it was loaded from is nobody's business
-                half.register_to_config(
-                    _name_or_path=""
-                )  # diffusers' configuration is frozen: setting an attribute does nothing
+            # Where it was loaded from is nobody's business. diffusers' configuration is frozen: an attribute would do nothing.
+            if isinstance(half, ConfigMixin):
+                half.register_to_config(_name_or_path="")
             else:
                 half.config._name_or_path = ""
             half.save_pretrained(draft / part)

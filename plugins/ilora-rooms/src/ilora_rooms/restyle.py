@@ -18,6 +18,7 @@ import numpy as np
 
 from .looks import LOOKS, Look
 from .parts import Material, SceneSpec
+from .scene import to_linear
 
 __all__ = ["restyle"]
 
@@ -52,7 +53,7 @@ def _recoloured(material: Material, style: Look, places: Mapping[str, str]) -> M
     near = np.linalg.norm(colours[:, None] - palette[None], axis=2).argmin(1)
     goal = np.array([style.colours[places[names[i]]] for i in near])
     moved = np.clip(goal + colours - palette[near], 0, 1)
-    return replace(material, colours=np.clip(_linear(moved), 0.02, 0.95))
+    return replace(material, colours=np.clip(to_linear(moved), 0.02, 0.95))
 
 
 def _joined(words: list[str]) -> str:
@@ -65,7 +66,3 @@ def _joined(words: list[str]) -> str:
 
 def _srgb(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 0.0031308, x * 12.92, 1.055 * np.maximum(x, 0.0031308) ** (1 / 2.4) - 0.055)
-
-
-def _linear(x: np.ndarray) -> np.ndarray:
-    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)

@@ -15,7 +15,7 @@ from .furniture import build_item
 from .looks import LOOKS, MONDRIAN, PLAIN, TEXTURE_WORDS, TILES, WOOD, Look
 from .parts import Decal, Item, Material, SceneSpec, rot_y, rot_z
 
-__all__ = ["WORLD", "build_scene"]
+__all__ = ["WORLD", "build_scene", "to_linear"]
 
 WORLD = "rooms-v1"
 VERSION = 1
@@ -29,14 +29,15 @@ FACE_INWARD = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1],
 Rng = np.random.Generator
 
 
-def _linear(srgb: np.ndarray) -> np.ndarray:
+def to_linear(srgb: np.ndarray) -> np.ndarray:
+    """sRGB in [0,1] as linear light."""
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
 def _colour(rng: Rng, look: Look, name: str) -> np.ndarray:
     """A jittered linear colour; never black, so that shading = picture / albedo is well conditioned."""
     base = np.asarray(look.colours[name])
-    return np.clip(_linear(np.clip(base + rng.normal(0, 0.04, 3), 0, 1)), 0.02, 0.95)
+    return np.clip(to_linear(np.clip(base + rng.normal(0, 0.04, 3), 0, 1)), 0.02, 0.95)
 
 
 def _pick(rng: Rng, weighted: tuple[tuple[int, float], ...]) -> int:
@@ -68,7 +69,7 @@ def _shell(rng: Rng, look: Look, spec: SceneSpec) -> tuple[tuple[str, ...], str]
     """Walls, floor and ceiling materials; returns the caption's words for wall and floor."""
     wall, wall_colour = _material(rng, look, look.wall_textures, period=(0.18, 0.6), soft=0.4)
     floor, floor_colour = _material(rng, look, look.floor_textures, period=(0.25, 0.7), soft=0.3)
-    pale = np.clip(_linear(rng.uniform(0.75, 0.97) * np.ones(3) + rng.normal(0, 0.025, 3)), 0.1, 0.95)
+    pale = np.clip(to_linear(rng.uniform(0.75, 0.97) * np.ones(3) + rng.normal(0, 0.025, 3)), 0.1, 0.95)
     if rng.random() < 0.15:
         pale = _colour(rng, look, str(rng.choice(list(look.colours))))
     ceiling = Material(PLAIN, np.stack([pale] * 3))
@@ -194,7 +195,7 @@ def _decals(rng: Rng, look: Look, spec: SceneSpec, window: bool) -> int | None:
     half = (float(rng.uniform(0.4, 0.9)), float(rng.uniform(0.4, 0.65)))
     span = (d if face < 2 else w) / 2 - half[0] - 0.15
     centre = (float(rng.uniform(-span, span)), float(rng.uniform(1.35, h - half[1] - 0.2)))
-    sky = _linear(np.clip(np.array([0.80, 0.90, 1.0]) + rng.normal(0, 0.03, 3), 0, 1))
+    sky = to_linear(np.clip(np.array([0.80, 0.90, 1.0]) + rng.normal(0, 0.03, 3), 0, 1))
     frame = _colour(rng, look, str(rng.choice(list(look.colours))))
     spec.materials += [Material(PLAIN, np.stack([frame] * 3)), Material(PLAIN, np.stack([sky] * 3), emission=1.0)]
     spec.decals.append(Decal(face, centre, (half[0] + 0.07, half[1] + 0.07), len(spec.materials) - 2))

@@ -20,7 +20,7 @@ vectors after the correction and after the blend; other maps are kept in their r
 
 What tiles do not agree on is averaged away in part, the more the more tiles there are at a pixel: by Σ w² / (Σ w)². With less
 overlap a border lies where one map stands alone and is rougher than its surroundings. At an overlap of two thirds Σ w and Σ w²
-are the same everywhere, and no border can be told by its roughness.
+are the same everywhere: tiles whose mistakes do not depend on the place in the tile leave no border.
 
 Least squares in scale and shift: Ranftl et al. 2019 (arXiv 1907.01341). Coarse structure from the whole and detail from patches:
 Miangoleh et al. 2021 (arXiv 2105.14021).

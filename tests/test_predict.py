@@ -116,6 +116,15 @@ def test_what_does_not_fit_into_memory_at_its_own_size_is_drawn_by_tiles(drawer,
         assert torch.equal(found[name], value)
 
 
+def test_the_command_overlaps_tiles_as_the_core_does():
+    from inspect import signature
+
+    from ilora_cli.predict import predict
+    from ilora_core.tiling import OVERLAP
+
+    assert signature(predict).parameters["overlap"].default == OVERLAP  # repeated there, since the core's brings torch
+
+
 def test_small_pictures_have_no_tiles(drawer):
     picture = torch.rand(1, 3, 24, 60, generator=torch.Generator().manual_seed(4))
     native, tiles = drawer(picture), drawer(picture, process="tile")

@@ -26,6 +26,7 @@ from ilora_core.predict import Predictor
 from ilora_core.testing.scenes import make_scenes
 from ilora_sd.architectures import SCHEDULER
 from ilora_sd.factories import augmented, stable_diffusion, tiny_augmented, tiny_components
+from ilora_sd.factories_flux import tiny_flux1
 from ilora_sd.factories_large import tiny_sd3
 from ilora_sd.loading import Components
 from ilora_sd.model import StableDiffusion
@@ -126,6 +127,16 @@ def test_many_steps_end_in_it(tiny_folder):
     generator.tiny_vae.decoder.register_forward_pre_hook(lambda _, given: calls.append(len(given[0])))
     generator.render(codes, NORMALS)
     assert calls == [1]
+
+
+def test_flux_decodes_with_it(tiny_folder):
+    generator = tiny_flux1()
+    generator.tiny_vae = decoder().eval()
+    codes = generator.encode(make_scenes(64, 64).pictures)
+    with torch.no_grad():
+        latent = generator._map(codes["latent"], generator._conditions(NORMALS.prompt))
+        expected = (generator.tiny_vae.decode(latent).sample / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(generator.render(codes, NORMALS), expected, atol=1e-6, rtol=0)
 
 
 def test_every_card_of_the_plugin_takes_it():

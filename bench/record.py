@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import os
 import platform
 import re
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 
 from ilora_core.files import write_json
+from ilora_core.machine import describe_device
 
 __all__ = ["RESULTS", "describe_device", "record", "synchronize"]
 
@@ -51,28 +51,6 @@ def record(
     return path
 
 
-def describe_device(device: torch.device) -> dict[str, Any]:
-    """Name, and what else a reader needs to compare: threads of a CPU, memory of a GPU."""
-    if device.type == "cuda":
-        facts = torch.cuda.get_device_properties(device)
-        name = facts.name
-        return {
-            "name": name,
-            "type": "cuda",
-            "memory_gb": round(facts.total_memory / 1e9, 1),
-            "cuda": torch.version.cuda,
-        }
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {
-        "name": f"cpu {platform.machine()}",
-        "type": "cpu",
-        "model": _cpu_model(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average": load and round(load, 1),  # other work on the machine: absolute times suffer, ratios hardly
-    }
-
-
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done all it was given."""
     if device.type == "cuda":
@@ -87,14 +65,6 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
 
 
 def _portable(argument: str) -> str:

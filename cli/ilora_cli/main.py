@@ -26,6 +26,7 @@ COMMANDS = (
     "quickstart",
     "fit",
     "sweep",
+    "reproduce",
     "predict",
     "evaluate",
     "label",

@@ -9,13 +9,21 @@ from html import escape
 
 from ilora_core.report.parts import Panel, Series
 
-__all__ = ["COLOURS", "nice_ticks", "panel_svg", "running_mean", "short"]
+__all__ = ["COLOURS", "nice_ticks", "panel_file", "panel_svg", "running_mean", "short"]
 
 _WIDTH, _HEIGHT = 520.0, 290.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 12.0, 42.0
 _MOST_POINTS, _MARKERS = 600, 40
 _LETTER = 6.5  # width of a tick's letters, about
 COLOURS = 6
+
+_STYLE = (
+    "text{font-size:12px;fill:#5b6470}.title{font-size:14px;font-weight:bold;fill:#1c2026}.name{fill:#1c2026}.mid{text-anchor:middle}"
+    ".end{text-anchor:end}.rule{stroke:#e3e6ea}.axis,.level,.marked{stroke:#5b6470}.level,.marked{stroke-dasharray:5 4}"
+    ".line{fill:none;stroke:currentColor;stroke-width:2}.faint{fill:none;stroke:currentColor;opacity:.28}"
+    ".band{fill:currentColor;opacity:.14}circle{fill:currentColor}"
+    ".s0{color:#2563a8}.s1{color:#c2571a}.s2{color:#2f8a4c}.s3{color:#8a3fa0}.s4{color:#a4262c}.s5{color:#6b6b6b}"
+)
 
 Scale = Callable[[float], float]
 
@@ -41,6 +49,26 @@ def panel_svg(panel: Panel) -> str:
         parts.append(f'<line class="marked" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP:g}" y2="{_HEIGHT - _BOTTOM:g}"/>')
     parts += [_line(index, s, sx, sy, panel.ticks) for index, s in enumerate(series)]
     return "".join([*parts, "</svg>"])
+
+
+def panel_file(panel: Panel) -> str:
+    """One chart as an SVG file of its own, on white, with its title and what the lines are."""
+    chart = panel_svg(panel)
+    names = [s.name for s in panel.series] if len(panel.series) > 1 else []
+    top = 26 + 18 * len(names)
+    legend = "".join(
+        f'<g class="s{i % COLOURS}"><line class="line" x1="16" x2="36" y1="{40 + 18 * i}" y2="{40 + 18 * i}"/>'
+        f'<text class="name" x="42" y="{44 + 18 * i}">{escape(name)}</text></g>'
+        for i, name in enumerate(names)
+    )
+    inner = chart.partition(">")[2].removesuffix("</svg>")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH:g} {_HEIGHT + top:g}" '
+        f'width="{_WIDTH:g}" font-family="sans-serif">'
+        f"<style>{_STYLE}</style>"
+        f'<rect width="100%" height="100%" fill="#fff"/><text class="title" x="16" y="20">{escape(panel.title)}</text>{legend}'
+        f'<g transform="translate(0 {top})">{inner}</g></svg>\n'
+    )
 
 
 def nice_ticks(low: float, high: float, *, about: int = 5) -> list[float]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a cell is judged: on which pictures, by which protocol ("" = each intrinsic's default)."""
+    """How a cell is judged: on which pictures, by which protocol ("" = each intrinsic's default), drawn with which settings."""
 
     held_out: HeldOut
     protocol: str = ""
+    draw: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {"test": self.held_out.to_json(), "protocol": self.protocol}
+        draw = {"draw": dict(self.draw)} if self.draw else {}
+        return {"test": self.held_out.to_json(), "protocol": self.protocol, **draw}
 
     @cached_property
     def id(self) -> str:
@@ -85,7 +87,7 @@ class Plan:
 
 def plan_sweep(sweep: Sweep, host: PluginHost) -> Plan:
     """Resolve every point and check what can be checked without loading a model. Raises ConfigError that names the point."""
-    scoring = Scoring(parse_held_out(sweep.test), sweep.protocol)
+    scoring = Scoring(parse_held_out(sweep.test), sweep.protocol, dict(sweep.draw))
     points, notes = [], {}
     for point in sweep.points():
         try:
@@ -140,7 +142,7 @@ def _check(cell: Cell, scoring: Scoring, host: PluginHost) -> None:
     """Names and types of all settings, and the pictures of the score."""
     config = cell.config
     settings = config.settings
-    host.check_settings("generators", config.generator, settings.get("generator", {}))
+    host.check_settings("generators", config.generator, {**settings.get("generator", {}), **scoring.draw})
     if config.source:
         host.check_settings("sources", config.source, settings.get("source", {}))
     if config.labeler:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Generator as Yields
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ilora_core.config import FitConfig
 from ilora_core.data import Prepared
 from ilora_core.errors import DataError
 from ilora_core.evaluate import Pair, evaluate
@@ -94,8 +95,10 @@ def _make(cell: Cell, store: Store, host: PluginHost) -> Yields[Event, None, Dra
 
 def _score(job: Job, host: PluginHost, drawer: Drawer | None) -> Yields[Event, None, None]:
     """Figures with intervals of every intrinsic. drawer: of the first one, where it is open already."""
-    config, store, scoring = job.cell.config, job.store, job.scoring
+    store, scoring = job.store, job.scoring
+    config = _drawn_with(job.cell.config, scoring.draw)
     method, meter = get_method(job.cell.method), Meter()
+    drawer = None if scoring.draw else drawer
     found: dict[str, Any] = {}
     shown: dict[str, Tensor] = {}
     for wanted in config.intrinsics:
@@ -112,6 +115,12 @@ def _score(job: Job, host: PluginHost, drawer: Drawer | None) -> Yields[Event, N
         save_file(shown, path)
     stamp = {**scoring.to_json(), "cost": meter.read(), "evaluations": found}
     write_json(store.evaluation(job.cell, scoring), stamp)
+
+
+def _drawn_with(config: FitConfig, draw: Mapping[str, Any]) -> FitConfig:
+    """The configuration with the settings that count for drawing alone."""
+    own = {**config.settings.get("generator", {}), **draw}
+    return replace(config, settings={**config.settings, "generator": own}) if draw else config
 
 
 def _true_intrinsic(source: Source, wanted: Intrinsic) -> Intrinsic:

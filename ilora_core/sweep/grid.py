@@ -103,6 +103,7 @@ class Sweep:
     axes      what is varied; the first one varies slowest
     test      held-out pictures with true maps, as `ilora_core.sweep.held_out` reads it; "" = each fit's own validation set
     protocol  of the evaluation; "" = each intrinsic's default
+    draw      settings of the generator for drawing alone (a sampler's steps, say): the fit is the same cell without them
 
     A value of an axis may stand in the base too: it is then that axis's reference, where plots of the other axes are drawn.
     """
@@ -111,6 +112,7 @@ class Sweep:
     axes: tuple[Axis, ...] = ()
     test: str = ""
     protocol: str = ""
+    draw: Mapping[str, Any] = field(default_factory=dict)
     reference: Mapping[str, str] = field(init=False)
     """Axis -> label of the choice that stands for it while another axis is plotted."""
 
@@ -144,7 +146,8 @@ class Sweep:
             {"name": a.name, "choices": [{"label": c.label, "settings": dict(c.settings)} for c in a.choices]}
             for a in self.axes
         ]
-        return {"base": dict(self.base), "axes": axes, "test": self.test, "protocol": self.protocol}
+        draw = {"draw": dict(self.draw)} if self.draw else {}
+        return {"base": dict(self.base), "axes": axes, "test": self.test, "protocol": self.protocol, **draw}
 
     def _reference(self, axis: Axis) -> str:
         for key in axis.keys:

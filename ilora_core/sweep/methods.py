@@ -165,7 +165,8 @@ METHODS: dict[str, Method] = {"adapter": _Adapter(), "random-init": _RandomInit(
 
 class _Fitted:
     def __init__(self, config: FitConfig, folder: Path, host: PluginHost):
-        self._predictor = Predictor(find_artefacts(folder), runtime=config.runtime, host=host)
+        drawing = config.settings.get("generator", {})
+        self._predictor = Predictor(find_artefacts(folder), runtime=config.runtime, settings=drawing, host=host)
         ((self.name, adapter),) = self._predictor.adapters.items()
         self.intrinsic = self._predictor.intrinsics[self.name]
         self.size = self._predictor.generator.resolution[0]

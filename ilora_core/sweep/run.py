@@ -18,7 +18,18 @@ from ilora_core.sweep.output import write_outputs
 from ilora_core.sweep.results import Result, read_result
 from ilora_core.sweep.store import Store
 
-__all__ = ["EXECUTORS", "Failed", "Finished", "Planned", "Started", "SweepEvent", "Swept", "Working", "run_sweep"]
+__all__ = [
+    "EXECUTORS",
+    "Failed",
+    "Finished",
+    "Planned",
+    "Started",
+    "SweepEvent",
+    "Swept",
+    "Working",
+    "fill",
+    "run_sweep",
+]
 
 EXECUTORS = ("sequential", "ray")
 
@@ -85,9 +96,16 @@ def run_sweep(
     Raises ConfigError for a sweep that makes no sense, before anything is loaded. A cell that fails is an event.
     """
     host, store = host or load_plugins(), Store(Path(out).resolve())
+    plan = sweep if isinstance(sweep, Plan) else plan_sweep(sweep, host)
+    yield from fill(plan, store, on=on, host=host)
+    results, table, files = write_outputs(plan, store)
+    yield Swept(results, table, files, sum(1 for cell in results["cells"] if cell["status"] != "finished"))
+
+
+def fill(plan: Plan, store: Store, *, on: str, host: PluginHost) -> Iterator[SweepEvent]:
+    """The cells alone: what is missing of a plan is computed into the store; several sweeps may share one."""
     if on not in EXECUTORS:
         raise ConfigError(f"--on is one of {', '.join(EXECUTORS)}, not {on!r}.")
-    plan = sweep if isinstance(sweep, Plan) else plan_sweep(sweep, host)
     waiting = tuple(cell for cell in plan.cells if not store.scored(cell, plan.scoring))
     yield Planned(plan, waiting)
     jobs = [Job(cell, plan.scoring, store.out) for cell in waiting]
@@ -98,8 +116,6 @@ def run_sweep(
             yield Failed(job.cell, message) if message else _finished(job)
     elif jobs:
         yield from _in_turn(jobs, host)
-    results, table, files = write_outputs(plan, store)
-    yield Swept(results, table, files, sum(1 for cell in results["cells"] if cell["status"] != "finished"))
 
 
 def _in_turn(jobs: Sequence[Job], host: PluginHost) -> Iterator[SweepEvent]:

@@ -1,0 +1,92 @@
+"""The paper's own world: Stable Diffusion, StyleGAN2 and -XL, VQGAN, pseudo-labels by Omnidata, ZoeDepth and Paradigms, DIODE.
+
+It needs the published weights, DIODE (`--data`) and a GPU. Recipes are the paper's where it states them (presets `paper-…` of
+registry.toml); the rate of full fine-tuning is ours, since none is stated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ilora_core.errors import ConfigError
+from ilora_core.reproduce.world import Family, Quality, World
+
+__all__ = ["world"]
+
+_LABELERS = {"normals": "omnidata-normal", "depth": "zoedepth", "albedo": "paradigms", "shading": "paradigms"}
+_ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
+
+
+def world(*, quick: bool, out: Path, data: str, device: str) -> World:
+    """data: DIODE's folder. Raises ConfigError without it."""
+    if not data:
+        raise ConfigError(
+            "the world 'paper' learns from DIODE: give its folder with --data FOLDER (see plugins/ilora-diode)."
+        )
+    root = str(Path(data).expanduser().resolve())
+    tested = 50 if quick else 0
+    runtime = {"runtime.device": device or "auto", "runtime.precision": "fp32"}
+    shorter = {"train.steps": 1_000} if quick else {}
+
+    def photographs(name: str, card: str, preset: str, **more: Any) -> Family:
+        settings = {"generator": card, "source": "diode", "source.root": root, "preset": preset, **more}
+        test = f"diode:val:root={root}{f':{tested}' if tested else ''}"
+        return Family(name, settings, "limit", test, {**runtime, **shorter}, {"full": 1e-5}, _LABELERS)
+
+    def samples(name: str, card: str) -> Family:
+        settings = {"generator": card, "preset": f"paper-{card}"}
+        return Family(
+            name, settings, "samples", f"samples:{tested or 500}", {**runtime, **shorter}, {"full": 1e-4}, _LABELERS
+        )
+
+    sd15 = photographs("Stable Diffusion 1.5", "sd15", "paper-sd15")
+    versions = {card: {"generator": card} for card in ("sd11", "sd12", "sd15", "sd21", "sd-turbo")}
+    many = photographs("SD 2.1, many steps", "sd21-aug", "paper-sd21-aug")
+    return World(
+        "paper",
+        "The paper's generators, labelers and DIODE. The bedroom StyleGAN2 is a public stand-in, Paradigms our own in its style.",
+        quick,
+        (
+            sd15,
+            samples("StyleGAN2, FFHQ", "stylegan2-ffhq"),
+            samples("StyleGAN2, bedroom", "stylegan2-bedroom"),
+            samples("StyleGAN-XL, FFHQ", "styleganxl-ffhq"),
+            samples("StyleGAN-XL, ImageNet", "styleganxl-imagenet"),
+            samples("VQGAN, FFHQ", "vqgan-ffhq"),
+        ),
+        usual=250 if quick else 4_000,
+        labels=(250, 1_000) if quick else (250, 1_000, 4_000, 16_000),
+        seeds=(0,) if quick else (0, 1, 2),
+        ranks=(2, 8) if quick else (1, 2, 4, 8, 16, 32),
+        validation=16,
+        layers={
+            "self": rf".*attn1\.{_ATTENTION}",
+            "cross": rf".*attn2\.{_ATTENTION}",
+            "down": rf"down_blocks\..*attn.*\.{_ATTENTION}",
+            "mid": rf"mid_block\..*attn.*\.{_ATTENTION}",
+            "up": rf"up_blocks\..*attn.*\.{_ATTENTION}",
+        },
+        many=many,
+        sdedit=photographs("SD 2.1, SDEdit", "sd21-sdedit", "paper-sd21-aug"),
+        steps=(1, 25) if quick else (1, 2, 5, 10, 25),
+        guidance=(1.0, 3.0) if quick else (1.0, 2.0, 3.0, 5.0, 7.0),
+        strengths=(0.5, 0.9) if quick else (0.3, 0.5, 0.7, 0.9),
+        quality=Quality(sd15, {"random weights": {"generator": "sd15", "generator.random_unet": True}, **versions}),
+        judges={"normals": "omnidata-normal", "depth": "zoedepth"},
+        prompts={"normals": "turn it into a surface normal map"},
+        lengths=(500, 1_000) if quick else (1_500, 15_000),
+        counts=(
+            ("VQGAN, FFHQ", "vqgan-ffhq"),
+            ("StyleGAN2, FFHQ", "stylegan2-ffhq"),
+            ("StyleGAN2, bedroom", "stylegan2-bedroom"),
+            ("StyleGAN-XL, FFHQ", "styleganxl-ffhq"),
+            ("StyleGAN-XL, ImageNet", "styleganxl-imagenet"),
+            ("Stable Diffusion 1.5", "sd15"),
+            ("Stable Diffusion 2.1, many steps", "sd21-aug"),
+        ),
+        notes=(
+            "Pseudo-labels to learn from; judged against DIODE's scanner, or by agreement with the labeler on samples.",
+        ),
+        device=device or "auto",
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ilora_core.errors import DataError
 from ilora_core.evaluate import Evaluation, Figure
-from ilora_core.sweep.average import average
+from ilora_core.sweep.average import average, contrast
 
 N, SEEDS = 60, 4
 
@@ -77,3 +79,33 @@ def test_a_pooled_median_and_a_single_picture_have_no_interval():
     single = average([evaluation([1.0]), evaluation([2.0])])["e"]
     assert single.value == 1.5
     assert math.isnan(single.low)
+
+
+def test_a_contrast_is_paired_over_pictures_and_seeds():
+    pictures = 10 + 5 * noise(6)
+    a = [evaluation(pictures + level) for level in (0.0, 1.0, 2.0)]
+    b = [evaluation(pictures + level - 0.5) for level in (0.0, 1.0, 2.0)]
+    found = contrast(a, b)
+    assert (found.difference, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert found.better == "b"  # the lower error
+    assert contrast(b, a).better == "a"
+
+
+def test_a_contrast_of_other_pictures_than_these_is_wider():
+    one, other = 10 + noise(7), 10 + noise(8)
+    found = contrast([evaluation(one)], [evaluation(other)])
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * (one - other).std() / math.sqrt(N), rel=0.15)
+    assert found.better == ""
+    turned = evaluation(other[::-1], keys=[f"k{i}" for i in range(N)][::-1])
+    again = contrast([evaluation(one)], [turned])
+    assert (again.low, again.high) == pytest.approx((found.low, found.high))
+
+
+def test_what_cannot_be_contrasted_is_refused():
+    one = evaluation(noise(9))
+    with pytest.raises(DataError, match="different pictures"):
+        contrast([one], [evaluation(noise(9), keys=[f"other-{i}" for i in range(N)])])
+    with pytest.raises(DataError, match="cannot be held against"):
+        contrast([one], [replace(one, protocol="q")])
+    with pytest.raises(DataError, match="no interval"):
+        contrast([evaluation(noise(9), "pixels_median")], [evaluation(noise(9), "pixels_median")])

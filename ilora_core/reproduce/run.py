@@ -91,7 +91,7 @@ def reproduce(
     folder = store.out / study.name
     results = _as_json(study, world, found, decided, extra)
     files = {name: folder / name for name in ("results.json", "report.md", "report.html")}
-    results["pictures"] = _draw(folder, found, store)
+    results = _portable(results, store.out) | {"pictures": _draw(folder, found, store)}
     write_json(files["results.json"], results)
     write_text(files["report.md"], study_markdown(results))
     write_report(files["report.html"], study_report(study, world, found, decided, extra, store))
@@ -139,6 +139,15 @@ def _part_json(found: Found) -> dict[str, Any]:
     own = {"title": found.part.title, "note": found.part.note, "intrinsic": found.intrinsic, "protocol": found.protocol}
     sweeps = [{"labels": dict(labels), **sweep.to_json()} for labels, sweep in found.part.sweeps]
     return {**own, "shown": list(found.figures), "rows": rows, "sweeps": sweeps}
+
+
+def _portable(data: Any, out: Path) -> Any:
+    """The same without this machine's path of the folder that everything is in."""
+    if isinstance(data, str):
+        return data.replace(str(out), "OUT")
+    if isinstance(data, list):
+        return [_portable(value, out) for value in data]
+    return {k: _portable(v, out) for k, v in data.items()} if isinstance(data, dict) else data
 
 
 def _draw(folder: Path, found: Sequence[Found], store: Store) -> list[str]:

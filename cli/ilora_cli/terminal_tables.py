@@ -19,7 +19,11 @@ def rich_table(table: ReportTable) -> Table:
     from rich.text import Text
 
     shown = Table(title=table.caption or table.title, title_justify="left", title_style="bold", box=box.SIMPLE)
-    for index, name in enumerate(table.header):
+    if table.note:
+        shown.caption, shown.caption_justify = Text(table.note, style="dim"), "left"
+    over = [word for name, span in table.groups for word in (name, *[""] * (span - 1))]
+    header = [f"{word}\n{name}" for word, name in zip(over, table.header, strict=True)] if over else table.header
+    for index, name in enumerate(header):
         shown.add_column(Text(name), justify="left" if index < table.left else "right")
     for row in table.rows:
         cells = []

@@ -1,6 +1,8 @@
 """Several protocols on the same predictions, against the field's own code; results beside earlier ones, or refused."""
 
+import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from ilora_cli.main import main
+from ilora_cli.terminal_tables import fitting_tables
 from ilora_core.errors import ConfigError, DataError
 from ilora_core.evaluate import evaluate_all
 from ilora_core.evaluate_results import leading_figures, merge_results, read_results
@@ -220,8 +224,24 @@ def test_protocols_stand_side_by_side(folders, tmp_path, capsys):
     for name in ("paper", "marigold-lsq", "metric"):
         assert f"protocol {name} · 3 pictures" in out
     page = report.read_text()
-    assert '<th scope="colgroup" colspan="2">marigold-lsq</th>' in page
+    assert '<th scope="colgroup" colspan="2" class="named">marigold-lsq</th>' in page
     assert "Read as: scale and shift of metres." in page
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 300])
+def test_a_narrow_terminal_gets_the_table_in_parts_that_fit(width):
+    found = evaluate_all(depth_pairs(relative), DEPTH, protocols=protocols_for(DEPTH, "depth"))
+    whole = protocols_table({name: {"ours": e, "theirs": e} for name, e in found.items()})
+    parts = fitting_tables(whole, width)
+    screen = Console(width=width, file=io.StringIO())
+    for part in parts:
+        screen.print(part)
+    shown = screen.file.getvalue()
+    for name in found:  # neither cut nor wrapped
+        assert len(re.findall(rf"(?<![\w-]){name}(?![\w-])", shown)) == 1
+    assert shown.count("theirs") == len(parts)
+    assert "…" not in shown
+    assert (len(parts) == 1) == (width == 300)
 
 
 def test_one_protocol_needs_no_second_table(folders, capsys):
@@ -248,7 +268,7 @@ def test_unlike_readings_are_told_apart_in_one_table():
     ours = evaluate_all(depth_pairs(relative), DEPTH, protocols=("disparity-lsq",))["disparity-lsq"]
     midas = evaluate_all(depth_pairs(lambda d: 9 / d), DEPTH, protocols=("disparity-lsq",), predicts="disparity")
     note = evaluation_table({"ours": ours, "midas": midas["disparity-lsq"]}).note
-    assert "ours by scale and shift of 1 − depth, taken as disparity; midas by scale and shift of disparity." in note
+    assert "ours: scale and shift of 1 − depth, taken as disparity; midas: scale and shift of disparity." in note
 
 
 def test_a_protocol_without_known_figures_is_stood_for_by_its_first():

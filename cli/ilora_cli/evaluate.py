@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ilora_cli.console import console, print_json
-from ilora_cli.terminal_tables import rich_table
+from ilora_cli.terminal_tables import fitting_tables, rich_table
 from ilora_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -180,7 +180,8 @@ def _show(results: Mapping[str, Mapping[str, Evaluation]], comparisons: Mapping[
 
     out = console()
     if len(results) > 1:
-        out.print(rich_table(protocols_table(results)))
+        for part in fitting_tables(protocols_table(results), out.width):
+            out.print(part)
     for methods in results.values():
         out.print(rich_table(evaluation_table(methods)))
     if comparisons:

@@ -145,10 +145,11 @@ def number(value: float, decimals: int | None = None) -> str:
 
 
 def _told(what: str, readings: Mapping[str, str]) -> str:
-    """One sentence of what was read how: once if all methods agree, else method by method."""
+    """One sentence of what was read how, methods of one reading together."""
     if len(set(readings.values())) < 2:
         return "".join(f"{what}: {reading}." for reading in dict.fromkeys(readings.values()))
-    return f"{what}: " + "; ".join(f"{method} by {reading}" for method, reading in readings.items()) + "."
+    methods = {reading: [m for m, said in readings.items() if said == reading] for reading in readings.values()}
+    return f"{what}: " + "; ".join(f"{', '.join(names)}: {reading}" for reading, names in methods.items()) + "."
 
 
 def _signed(value: float, decimals: int) -> str:

@@ -52,7 +52,7 @@ from ilora_rooms.source import RoomsSource
 
 FIGURES = {
     "normals": (("normals-pooled", "mean_deg"), ("normals-pooled", "median_deg"), ("normals-pooled", "below_11_25")),
-    "depth": (("lsq-depth", "abs_rel"), ("lsq-depth", "delta1"), ("relative01", "rms01")),
+    "depth": (("marigold-lsq", "abs_rel"), ("marigold-lsq", "delta1"), ("relative01", "rms01")),
 }
 """Protocol and figure; rates are chosen by the first."""
 LATENT, DECODED, EQUAL, SD = "latent", "decoded", "decoded, equal time", "decoded, Stable Diffusion"

@@ -57,6 +57,8 @@ class Figure:
 class Evaluation:
     """The figures of n pictures under one protocol.
 
+    predicts    depth only: what the predictions hold, one of `ilora_core.metrics.predicted.PREDICTS`
+    read_as     depth only: what the protocol made of that
     figures     name -> Figure
     pictures    key -> that picture's own figures, with "pixels", the number that counted
     histograms  pooled normals only: errors of each picture, (n, 1800), for `compare`; not part of the JSON
@@ -70,12 +72,16 @@ class Evaluation:
     seed: int = 0
     resamples: int = 1000
     histograms: np.ndarray | None = field(default=None, repr=False, compare=False)
+    predicts: str = ""
+    read_as: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; a figure that is not finite becomes None."""
         return {
             "protocol": self.protocol,
             "intrinsic": self.intrinsic,
+            "predicts": self.predicts,
+            "read_as": self.read_as,
             "n": self.n,
             "seed": self.seed,
             "resamples": self.resamples,
@@ -90,7 +96,8 @@ class Evaluation:
             figures = {name: Figure(**_known(figure)) for name, figure in data["figures"].items()}
             pictures = {key: _known(row) for key, row in data["pictures"].items()}
             names = ("protocol", "intrinsic", "n", "seed", "resamples")
-            return cls(figures=figures, pictures=pictures, **{name: data[name] for name in names})
+            said = {name: data.get(name, "") for name in ("predicts", "read_as")}
+            return cls(figures=figures, pictures=pictures, **{name: data[name] for name in names}, **said)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"this is not an evaluation written by ilora: {error}.") from error
 
@@ -127,11 +134,13 @@ def evaluate(
     intrinsic: Intrinsic,
     *,
     protocol: str | None = None,
+    predicts: str | None = None,
     seed: int = 0,
     resamples: int = 1000,
 ) -> Evaluation:
     """Figures over pairs under one protocol (the intrinsic's default for None); see `evaluate_all`."""
-    (evaluation,) = evaluate_all(pairs, intrinsic, protocols=(protocol,), seed=seed, resamples=resamples).values()
+    found = evaluate_all(pairs, intrinsic, protocols=(protocol,), predicts=predicts, seed=seed, resamples=resamples)
+    (evaluation,) = found.values()
     return evaluation
 
 
@@ -140,16 +149,19 @@ def evaluate_all(
     intrinsic: Intrinsic,
     *,
     protocols: Sequence[str | None] = (None,),
+    predicts: str | None = None,
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, Evaluation]:
     """Protocol's name -> Evaluation, in one pass over the pairs.
 
-    `intrinsic` is the truth's; predictions are what the protocol says they are. Raises UnknownName for a protocol that
-    does not suit, and DataError, naming the picture, for a key seen twice, shapes that differ, a mask without a pixel
-    that counts, or a prediction that is not finite there.
+    `intrinsic` is the truth's; `predicts` says of depth what the predictions hold ("depth" unless told, see
+    `get_protocol`). Raises UnknownName or ConfigError for a protocol that does not suit, and DataError, naming the
+    picture, for a key seen twice, shapes that differ, a mask without a pixel that counts, or a prediction that is not
+    finite there.
     """
-    tallies = [_Tally(protocol) for protocol in dict.fromkeys(get_protocol(name, intrinsic) for name in protocols)]
+    wanted = [get_protocol(name, intrinsic, predicts=predicts) for name in protocols]
+    tallies = [_Tally(protocol) for protocol in {protocol.name: protocol for protocol in wanted}.values()]
     for key, prediction, truth, valid in pairs:
         try:
             maps = prepare_maps(prediction, truth, valid, batched=False)
@@ -217,8 +229,9 @@ class _Tally:
         if not self.rows:
             raise DataError(f"nothing to evaluate: there is no pair of {intrinsic} maps.")
         histograms = np.stack(self.histograms) if self.pooled else None
+        said = {"predicts": self.protocol.predicts, "read_as": self.protocol.read_as}
         evaluation = Evaluation(
-            self.protocol.name, intrinsic, len(self.rows), {}, self.rows, seed, resamples, histograms
+            self.protocol.name, intrinsic, len(self.rows), {}, self.rows, seed, resamples, histograms, **said
         )
         return replace(evaluation, figures=self._figures(evaluation))
 

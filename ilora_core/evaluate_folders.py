@@ -14,16 +14,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ilora_core.errors import ConfigError, DataError
+from ilora_core.errors import DataError
 from ilora_core.evaluate import Comparison, Evaluation, Pair, compare, evaluate_all
 from ilora_core.folders import PICTURE_FOLDERS, index_folder, unique_paths
 from ilora_core.intrinsics import Intrinsic, resize_map
 from ilora_core.maps_io import read_map, read_mask
-from ilora_core.metrics.protocols import get_protocol
+from ilora_core.metrics.predicted import predicted_kind
 from ilora_core.pixels import read_pixels
 
 __all__ = [
@@ -42,13 +43,17 @@ _MOST_EXACT = (".npy", ".npz", ".exr", ".tif", ".tiff", ".png")
 
 @dataclass(frozen=True)
 class MapFolder:
-    """The maps of one intrinsic in a folder. frame and scale: as for `ilora_core.maps_io.read_map`."""
+    """The maps of one intrinsic in a folder. frame and scale: as for `ilora_core.maps_io.read_map`.
+
+    predicts  of predicted depth: one of `ilora_core.metrics.predicted.PREDICTS`
+    """
 
     intrinsic: Intrinsic
     files: Mapping[str, Path]
     masks: tuple[Mapping[str, Path], ...] = ()
     frame: str = "opencv"
     scale: float | None = None
+    predicts: str = ""
 
     def read(self, key: str) -> tuple[Tensor, Tensor]:
         """Map (C,H,W) and Valid (1,H,W), masks applied. Raises DataError that names the file."""
@@ -98,20 +103,22 @@ def open_predictions(
     directory: Path | str,
     intrinsic: Intrinsic,
     *,
-    protocols: Sequence[str | None] = (None,),
+    predicts: str | None = None,
     frame: str = "opencv",
     scale: float | None = None,
 ) -> MapFolder:
-    """Predicted maps in DIR/<intrinsic> or in DIR itself. Depth is read as what the protocols take it for."""
-    stems = [get_protocol(name, intrinsic).name.partition("@")[0] for name in protocols]
+    """Predicted maps in DIR/<intrinsic> or in DIR itself. predicts: what depth maps hold; "depth" unless told."""
+    files, kind = _files(Path(directory), intrinsic), predicted_kind(intrinsic, predicts)
     reading = intrinsic.predicted()  # not metric: a prediction of 0 or below is a prediction, not a hole
-    if "lsq-disparity" in stems:
-        if set(stems) != {"lsq-disparity"}:
-            raise ConfigError(
-                "lsq-disparity takes predictions for disparity, the other protocols for depth: run it alone."
-            )
-        reading = replace(reading, kind="affine_disparity")
-    return MapFolder(reading, _files(Path(directory), intrinsic), (), frame, scale)
+    if kind:
+        reading = replace(reading, kind="affine_disparity" if kind == "disparity" else "affine_depth")
+    first = next(iter(files.values()))
+    if kind == "metric" and scale is None and read_pixels(first).top is not None:
+        raise DataError(
+            f"{first} holds integers, which know no metres by themselves. Say what one of them is (--scale 0.001 for "
+            "millimetres), or that they are pictures of depth (--predicts depth)."
+        )
+    return MapFolder(reading, files, (), frame, scale, kind)
 
 
 def match_keys(truth: MapFolder, methods: Mapping[str, MapFolder]) -> Match:
@@ -146,7 +153,8 @@ def evaluate_folders(
     by_protocol: dict[str, dict[str, Evaluation]] = {}
     for name, maps in methods.items():
         pairs = _pairs(maps, truth, keys, resize=resize, skip_holes=skip_holes)
-        found = evaluate_all(pairs, truth.intrinsic, protocols=protocols, seed=seed, resamples=resamples)
+        options: dict[str, Any] = {"protocols": protocols, "seed": seed, "resamples": resamples}
+        found = evaluate_all(pairs, truth.intrinsic, predicts=maps.predicts or None, **options)
         for protocol, evaluation in found.items():
             by_protocol.setdefault(protocol, {})[name] = evaluation
     return by_protocol

@@ -22,6 +22,7 @@ from ilora_core.report import (
     Section,
     comparison_table,
     evaluation_table,
+    protocols_table,
     versions,
 )
 from ilora_core.report.tables import figure_label, number
@@ -40,16 +41,22 @@ def evaluation_report(
     facts: Mapping[str, str] | None = None,
     resize: bool = False,
 ) -> Report:
-    """A report of what `evaluate_folders` found. pictures: key -> the input, for the grid; facts: for the last section."""
+    """A report of what `evaluate_folders` found, merged with earlier results or not: those have figures, but no maps.
+
+    pictures  key -> the input, for the grid
+    facts     for the last section
+    """
     first = next(iter(results.values()))
     name = truth.intrinsic.name
     sections: list[Section] = [_grid(first, methods, truth, pictures or {}, resize=resize)]
+    if len(results) > 1:
+        sections.append(protocols_table(results))
     sections += [evaluation_table(found, title=f"Results by {protocol}") for protocol, found in results.items()]
     if comparisons := compare_methods(results):
         sections.append(comparison_table(comparisons))
     sections.append(Facts("What was compared", facts or {}))
     n = next(iter(first.values())).n
-    summary = f"{', '.join(methods)}: {name} of {n} pictures, compared with the truth."
+    summary = f"{', '.join(first)}: {name} of {n} pictures, compared with the truth."
     return Report(f"Evaluation of {name}", sections, summary, versions())
 
 

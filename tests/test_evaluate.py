@@ -82,8 +82,8 @@ def test_a_set_is_the_mean_of_its_pictures_for_depth(expected):
     with np.load(ORACLES / "metrics_arrays.npz") as data:
         arrays = {name: torch.from_numpy(data[name])[:, None] for name in ("depth_pred", "depth_gt", "depth_mask")}
     pairs = [(str(i), *(arrays[name][i] for name in ("depth_pred", "depth_gt", "depth_mask"))) for i in range(3)]
-    both = evaluate_all(pairs, DEPTH, protocols=("none@0.001-80", "lsq-depth@0.001-80"))
-    assert list(both) == ["none@0.001-80", "lsq-depth@0.001-80"]
+    both = evaluate_all(pairs, DEPTH, protocols=("metric@0.001-80", "marigold-lsq@0.001-80"), predicts="metric")
+    assert list(both) == ["metric@0.001-80", "marigold-lsq@0.001-80"]
     for evaluation, rows in zip(
         both.values(), (expected["depth_none"], expected["depth_lsq_depth_space"]["metrics"]), strict=True
     ):
@@ -341,7 +341,7 @@ def test_errors_name_the_picture():
 def test_depth_outside_the_limits_names_the_picture_and_the_reason():
     far = torch.full((1, 3, 3), 300.0)
     with pytest.raises(DataError, match=r"'far'.*limits"):
-        evaluate([("far", far, far, far > 0)], DEPTH, protocol="none@0.6-80")
+        evaluate([("far", far, far, far > 0)], DEPTH, protocol="metric@0.6-80", predicts="metric")
 
 
 def test_a_protocol_that_does_not_suit_is_refused_before_any_map_is_read():
@@ -352,7 +352,7 @@ def test_a_protocol_that_does_not_suit_is_refused_before_any_map_is_read():
     with pytest.raises(UnknownName, match="scale-invariant"):
         evaluate(pairs(), ALBEDO, protocol="median")
     with pytest.raises(UnknownName, match="relative01"):
-        evaluate(pairs(), replace(DEPTH, kind="affine_depth"), protocol="none")
+        evaluate(pairs(), replace(DEPTH, kind="affine_depth"), protocol="metric")
 
 
 def test_masked_pixels_may_hold_anything():

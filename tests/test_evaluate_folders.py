@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ilora_cli.main import main
-from ilora_core.errors import ConfigError, DataError, UnknownName
+from ilora_core.errors import ConfigError, DataError
 from ilora_core.evaluate import evaluate
 from ilora_core.evaluate_folders import evaluate_folders, match_keys, open_predictions, open_truth
 from ilora_core.evaluate_report import draw_map, pictures_beside, spread_keys
@@ -121,27 +121,32 @@ def test_relative_depth_keeps_the_nearest_pixel(data, tmp_path, capsys):
 def test_one_prediction_can_go_through_several_depth_protocols(data, tmp_path, capsys):
     folder = write_relative(tmp_path / "ours", 0.05)
     code, out, _ = run(
-        capsys, folder, "--truth", data, "-i", "depth", "--protocol", "relative01,lsq-depth@0.5-80", "--json"
+        capsys, folder, "--truth", data, "-i", "depth", "--protocol", "relative01,marigold-lsq@0.5-80", "--json"
     )
     assert code == 0
     results = json.loads(out)["results"]
     assert results["relative01"]["ours"]["figures"]["rms01"]["value"] == pytest.approx(0.05, abs=0.02)
-    assert results["lsq-depth@0.5-80"]["ours"]["figures"]["abs_rel"]["value"] < 0.01
+    assert results["marigold-lsq@0.5-80"]["ours"]["figures"]["abs_rel"]["value"] < 0.01
 
 
-def test_disparity_is_read_as_disparity_and_alone(data, tmp_path, capsys):
+def test_disparity_is_declared_and_goes_where_it_makes_sense(data, tmp_path, capsys):
     for i in range(4):
         key = f"kitchen/{i}" if i == 3 else f"room.{i}"
         picture = (1 / some_depth(i)).expand(3, -1, -1)  # near = bright, 16 bits
         write_picture(tmp_path / "maps" / key, picture, format="png16")
-    code, out, _ = run(
-        capsys, tmp_path / "maps", "--truth", data, "-i", "depth", "--protocol", "lsq-disparity", "--json"
-    )
+    arguments = (tmp_path / "maps", "--truth", data, "-i", "depth", "--predicts", "disparity", "--protocol")
+    code, out, _ = run(capsys, *arguments, "disparity-lsq,paper", "--json")
     assert code == 0
-    assert json.loads(out)["results"]["lsq-disparity"]["maps"]["figures"]["abs_rel"]["value"] < 1e-3
-    code, _, err = run(capsys, tmp_path / "maps", "--truth", data, "-i", "depth", "--protocol", "lsq-disparity,none")
-    assert code == 2
-    assert "alone" in err
+    found = json.loads(out)["results"]["disparity-lsq"]["maps"]
+    assert found["figures"]["abs_rel"]["value"] < 1e-3
+    assert (found["predicts"], found["read_as"]) == ("disparity", "scale and shift of disparity")
+    for refused in ("metric", "median", "marigold-lsq"):
+        code, _, err = run(capsys, *arguments, f"disparity-lsq,{refused}")
+        assert code == 2
+        assert f"{refused} has no use for predictions of disparity" in err
+        assert "disparity-lsq" in err
+    code, out, _ = run(capsys, *arguments, "all", "--json")
+    assert list(json.loads(out)["results"]) == ["relative01", "paper", "disparity-lsq"]
 
 
 def test_frames_and_scales_are_undone(data, tmp_path, capsys):
@@ -157,9 +162,21 @@ def test_frames_and_scales_are_undone(data, tmp_path, capsys):
         path = tmp_path / "mm" / f"{key}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, (some_depth(i)[0].numpy() * 1000).round().astype(np.uint16))
-    options = ("--truth", data, "-i", "depth", "--protocol", "none", "--scale", 0.001, "--json")
+    options = (
+        "--truth",
+        data,
+        "-i",
+        "depth",
+        "--protocol",
+        "metric",
+        "--predicts",
+        "metric",
+        "--scale",
+        0.001,
+        "--json",
+    )
     _, out, _ = run(capsys, tmp_path / "mm", *options)
-    assert json.loads(out)["results"]["none"]["mm"]["figures"]["abs_rel"]["value"] < 1e-3
+    assert json.loads(out)["results"]["metric"]["mm"]["figures"]["abs_rel"]["value"] < 1e-3
 
 
 def test_depth_pictures_as_truth_know_no_metres(data, tmp_path, capsys):
@@ -168,7 +185,7 @@ def test_depth_pictures_as_truth_know_no_metres(data, tmp_path, capsys):
         write_map(tmp_path / "pictures" / f"{key}.png", some_depth(i), None, DEPTH)
     assert open_truth(tmp_path / "pictures", DEPTH).intrinsic.kind == "affine_depth"
     folder = write_relative(tmp_path / "ours", 0.0)
-    code, _, err = run(capsys, folder, "--truth", tmp_path / "pictures", "-i", "depth", "--protocol", "none")
+    code, _, err = run(capsys, folder, "--truth", tmp_path / "pictures", "-i", "depth", "--protocol", "metric")
     assert code == 2
     assert "metric for the others" in err
     code, out, _ = run(capsys, folder, "--truth", tmp_path / "pictures", "-i", "depth", "--json")
@@ -311,10 +328,10 @@ def test_relative_depth_is_drawn_without_stretching():
 
 
 def test_library_errors(data, tmp_path):
-    with pytest.raises(UnknownName):
-        open_predictions(data, NORMALS, protocols=("nope",))
-    with pytest.raises(ConfigError, match="alone"):
-        open_predictions(data, DEPTH, protocols=("none", "lsq-disparity@0.5-80"))
+    with pytest.raises(ConfigError, match="choose from depth, disparity, metric"):
+        open_predictions(data, DEPTH, predicts="metres")
+    with pytest.raises(ConfigError, match="normals has only one kind"):
+        open_predictions(data, NORMALS, predicts="depth")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no maps"):
         open_truth(tmp_path / "empty", NORMALS)

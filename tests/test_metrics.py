@@ -180,19 +180,19 @@ def test_masked_normals_do_not_matter():
 @pytest.mark.parametrize(
     ("alignment", "section", "names"),
     [
-        ("none", "depth_none", MARIGOLD_DEPTH),
-        ("none", "depth_none_zoe", ZOE_DEPTH),
-        ("none", "depth_none_diode_devkit", DIODE_DEPTH),
+        ("metric", "depth_none", MARIGOLD_DEPTH),
+        ("metric", "depth_none_zoe", ZOE_DEPTH),
+        ("metric", "depth_none_diode_devkit", DIODE_DEPTH),
         ("median", "depth_median_scaled_zoe", ZOE_DEPTH),
-        ("lsq-depth", "depth_lsq_depth_space", MARIGOLD_DEPTH),
-        ("lsq-disparity", "depth_lsq_disparity_space(pred=1/depth_pred)", MARIGOLD_DEPTH),
+        ("marigold-lsq", "depth_lsq_depth_space", MARIGOLD_DEPTH),
+        ("disparity-lsq", "depth_lsq_disparity_space(pred=1/depth_pred)", MARIGOLD_DEPTH),
     ],
 )
 def test_depth_equals_the_published_code(arrays, expected, alignment, section, names, i):
     rows = expected[section]
     wanted = (rows if isinstance(rows, list) else rows["metrics"])[i]
     prediction, truth, valid = depth_of(arrays, i)
-    prediction = 1 / prediction.double() if alignment == "lsq-disparity" else prediction
+    prediction = 1 / prediction.double() if alignment == "disparity-lsq" else prediction
     figures = measure_depth(prediction, truth, valid, alignment=alignment, limits_m=LIMITS).figures
     for theirs, ours in names.items():
         assert figures[ours] == pytest.approx(wanted[theirs], rel=3e-6, abs=1e-7), ours
@@ -219,10 +219,10 @@ def some_depth(seed, size=(12, 15)):
 @pytest.mark.parametrize(
     ("alignment", "distort"),
     [
-        ("none", lambda d: d),
+        ("metric", lambda d: d),
         ("median", lambda d: 0.37 * d),
-        ("lsq-depth", lambda d: 0.2 * d - 0.9),
-        ("lsq-disparity", lambda d: 5 / d - 0.3),
+        ("marigold-lsq", lambda d: 0.2 * d - 0.9),
+        ("disparity-lsq", lambda d: 5 / d - 0.3),
     ],
 )
 def test_an_alignment_undoes_what_it_is_for(alignment, distort):
@@ -231,14 +231,14 @@ def test_an_alignment_undoes_what_it_is_for(alignment, distort):
     figures = measure_depth(distort(truth), truth, valid, alignment=alignment).figures
     perfect = {"delta1": 1, "delta2": 1, "delta3": 1}
     assert figures == pytest.approx({name: perfect.get(name, 0.0) for name in figures}, abs=1e-6)
-    if alignment != "none":
-        assert measure_depth(distort(truth), truth, valid, alignment="none").figures["abs_rel"] > 0.05
+    if alignment != "metric":
+        assert measure_depth(distort(truth), truth, valid, alignment="metric").figures["abs_rel"] > 0.05
 
 
 def test_a_constant_factor_has_known_depth_figures():
     truth = some_depth(1)
     valid = torch.ones_like(truth, dtype=torch.bool)
-    figures = measure_depth(1.3 * truth, truth, valid, alignment="none").figures
+    figures = measure_depth(1.3 * truth, truth, valid, alignment="metric").figures
     known = {"abs_rel": 0.3, "log10": math.log10(1.3), "rmse_log": math.log(1.3), "silog": 0.0}
     assert {name: figures[name] for name in known} == pytest.approx(known, abs=1e-9)
     assert (figures["delta1"], figures["delta2"], figures["delta3"]) == (0.0, 1.0, 1.0)
@@ -249,7 +249,7 @@ def test_truth_outside_the_limits_is_not_counted_and_predictions_are_clipped():
     truth = torch.tensor([0.0, 2.0, 4.0, 500.0, float("nan")], dtype=torch.float64).view(1, 1, 5)
     prediction = torch.tensor([9.0, -1.0, 4.0, 9.0, 9.0], dtype=torch.float64).view(1, 1, 5)
     valid = torch.ones(1, 1, 5, dtype=torch.bool)
-    measured = measure_depth(prediction, truth, valid, alignment="none", limits_m=(0.5, 80.0))
+    measured = measure_depth(prediction, truth, valid, alignment="metric", limits_m=(0.5, 80.0))
     assert measured.pixels == 2
     assert measured.figures["abs_rel"] == pytest.approx((1.5 / 2 + 0) / 2)
 
@@ -287,7 +287,7 @@ def test_relative_depth_knows_disparity():
 
 def test_relative_depth_refuses_metres():
     truth = some_depth(5).float()
-    with pytest.raises(DataError, match="'median'"):
+    with pytest.raises(DataError, match="--predicts metric"):
         measure_relative(truth, truth, torch.ones_like(truth, dtype=torch.bool), intrinsic=DEPTH)
 
 
@@ -412,7 +412,7 @@ def test_every_metric_prefers_the_truth_and_shows_nan(metric):
     shape = (2, 1 if metric.intrinsic == "depth" else 3, 24, 24)
     truth = 0.2 + 0.6 * torch.rand(shape, generator=g)
     exact = DEPTH.from_picture(DEPTH.to_picture(truth)) if metric.name in ("depth_rms01", "depth_mae01") else truth
-    exact = 1 / exact if metric.name.endswith("@lsq-disparity") else exact
+    exact = 1 / exact if metric.name.endswith("@disparity-lsq") else exact
     noisy = exact + (2.0 if metric.intrinsic == "normals" else 0.4) * exact.mean() * torch.rand(shape, generator=g)
     valid = torch.ones_like(truth[:, :1], dtype=torch.bool)
     best, worse = metric(exact, truth, valid), metric(noisy, truth, valid)
@@ -478,24 +478,24 @@ def test_protocols_suit_their_intrinsic():
     affine = replace(DEPTH, kind="affine_depth")
     roughness = Intrinsic("roughness", 1, "", "linear")
     assert protocols_for(NORMALS)[0] == "normals-pooled"
-    assert protocols_for(DEPTH) == ("relative01", "paper", "none", "median", "lsq-depth", "lsq-disparity")
+    assert protocols_for(DEPTH) == ("relative01", "paper", "median", "marigold-lsq", "disparity-lsq", "metric")
     assert protocols_for(affine) == ("relative01", "paper")
     assert (protocols_for(ALBEDO)[0], protocols_for(SHADING)[0]) == ("raw", "scale-invariant")
     assert [f.name for f in get_protocol(None, roughness).figures] == ["rms", "mae", "psnr"]
     with pytest.raises(UnknownName, match="metric for the others"):
-        get_protocol("none", affine)
+        get_protocol("metric", affine)
     with pytest.raises(UnknownName, match="normals-pooled, normals-per-image"):
-        get_protocol("lsq-depth", NORMALS)
+        get_protocol("marigold-lsq", NORMALS)
 
 
 def test_limits_are_part_of_a_protocols_name():
     truth = torch.tensor([0.5, 2.0, 4.0, 90.0]).view(1, 1, 4)
     valid = torch.ones_like(truth, dtype=torch.bool)
-    protocol = get_protocol("none@0.6-80", DEPTH)
-    assert protocol.name == "none@0.6-80"
+    protocol = get_protocol("metric@0.6-80", DEPTH, predicts="metric")
+    assert protocol.name == "metric@0.6-80"
     assert protocol.measure(truth, truth, valid).pixels == 2
-    assert get_protocol("none", DEPTH).measure(truth, truth, valid).pixels == 4
-    for wrong in ("none@80", "none@80-0.6"):
+    assert get_protocol("metric", DEPTH, predicts="metric").measure(truth, truth, valid).pixels == 4
+    for wrong in ("metric@80", "metric@80-0.6"):
         with pytest.raises(ConfigError, match="limits in metres"):
             get_protocol(wrong, DEPTH)
     with pytest.raises(UnknownName):

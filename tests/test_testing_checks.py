@@ -434,7 +434,7 @@ def test_faulty_metric_fails_both_mask_checks():
 def test_the_core_metrics_pass():
     from ilora_core.metrics import get_metric
 
-    for metric in ("normals_mean_deg", "depth_abs_rel@lsq-depth", "albedo_rms", "shading_si_rms", "rms"):
+    for metric in ("normals_mean_deg", "depth_abs_rel@marigold-lsq", "albedo_rms", "shading_si_rms", "rms"):
         for name in metric_checks.__all__:
             getattr(metric_checks, name)(subject(lambda metric=metric: get_metric(metric), "metric"))
 

@@ -2,7 +2,7 @@
 
     get_metric("normals_mean_deg")(prediction, truth, valid) -> (B,)
 
-A metric's name carries its protocol: "depth_abs_rel@lsq-depth" is AbsRel after a fit of scale and shift. Definitions
+A metric's name carries its protocol: "depth_abs_rel@marigold-lsq" is AbsRel after a fit of scale and shift. Definitions
 and sources are in `normals`, `depth` and `reflectance`; figures of whole sets, with confidence intervals, in
 `ilora_core.evaluate`.
 """

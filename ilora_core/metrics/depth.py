@@ -6,9 +6,15 @@ On valid pixels whose true depth g lies inside the limits, with the aligned pred
     RMSElog √mean d²           SILog 100 √(mean d² - (mean d)²)                 d = ln p - ln g
     log10 mean |log10 p/g|     δn mean [max(p/g, g/p) < 1.25ⁿ]                  iRMSE √mean (1/p - 1/g)²
 
-Alignment, per picture: "none" (metres), "median" (s = med g / med p), "lsq-depth" (scale and shift by least squares,
-for affine depth: Marigold), "lsq-disparity" (the same between p and 1/g, then inverted, for affine disparity: MiDaS,
-Depth Anything). Each is wrong for the other kinds.
+Alignment, per picture:
+
+    metric         none: metres
+    median         s·p, s = med g / med p
+    marigold-lsq   s·p + t of least Σ (s·p + t - g)², for affine depth: Marigold
+    disparity-lsq  1 / max(s·p + t, 0.001) of least Σ (s·p + t - 1/g)², for affine disparity: MiDaS, Depth Anything
+
+What each makes of depth, disparity and metres is said in `ilora_core.metrics.predicted`. Relative depth d goes into
+disparity-lsq as it is: 1 - d gives the same fit, with the other sign of s.
 
     relative01   both maps as [0,1] pictures, near = bright; RMS over valid pixels
     paper        as I-LoRA (arXiv 2311.17137) seems to have it: truth by the reference code's limits, prediction
@@ -28,6 +34,7 @@ from torch import Tensor
 from ilora_core.errors import DataError
 from ilora_core.intrinsics import Intrinsic
 from ilora_core.metrics.figures import FigureSpec, Measured, exact, select
+from ilora_core.metrics.predicted import predicted_kind
 
 __all__ = [
     "ALIGNMENTS",
@@ -62,14 +69,24 @@ PAPER_FIGURES = (*RELATIVE_FIGURES, FigureSpec("delta1_01", "%", True))
 
 
 def measure_depth(
-    prediction: Tensor, truth: Tensor, valid: Tensor, *, alignment: str, limits_m: tuple[float, float] = LIMITS_M
+    prediction: Tensor,
+    truth: Tensor,
+    valid: Tensor,
+    *,
+    alignment: str,
+    limits_m: tuple[float, float] = LIMITS_M,
+    predicts: str = "",
 ) -> Measured:
-    """Maps (1,H,W), the truth in metres -> the figures of DEPTH_FIGURES. Raises DataError if they cannot be aligned."""
+    """Maps (1,H,W), the truth in metres -> the figures of DEPTH_FIGURES. Raises DataError if they cannot be aligned.
+
+    predicts  "metric" makes disparity-lsq fit 1/p; nothing else depends on it
+    """
     low, high = limits_m
     p, g = select(prediction, truth, valid & (truth > low) & (truth < high))
     if not g.shape[1]:
         return Measured({}, 0)
     p, g = p[0], g[0]
+    p = _reciprocal(p) if (alignment, predicts) == ("disparity-lsq", "metric") else p
     figures = _figures(align_depth(p, g, alignment).clamp(low, high), g)
     return Measured(figures, g.numel())
 
@@ -87,26 +104,33 @@ def fit_scale_shift(x: Tensor, y: Tensor) -> tuple[float, float]:
     return scale.item(), (y.mean() - scale * x.mean()).item()
 
 
-def measure_relative(prediction: Tensor, truth: Tensor, valid: Tensor, *, intrinsic: Intrinsic) -> Measured:
-    """Prediction (1,H,W) as `intrinsic.from_picture` gives it, taken as it is; truth of `intrinsic.kind`."""
-    near = exact(intrinsic.to_picture(truth[None], valid[None])[0, :1])
-    p, g = select(_near(prediction, intrinsic), near, valid & torch.isfinite(truth))
+def measure_relative(
+    prediction: Tensor, truth: Tensor, valid: Tensor, *, intrinsic: Intrinsic, predicts: str | None = None
+) -> Measured:
+    """Prediction (1,H,W) within [0,1], taken as it is, or metres, drawn as the truth is; truth of `intrinsic.kind`."""
+    near, kind = exact(intrinsic.to_picture(truth[None], valid[None])[0, :1]), predicted_kind(intrinsic, predicts)
+    drawn = _near(prediction, kind)
+    if kind == "metric":
+        drawn = exact(replace(intrinsic, kind=kind).to_picture(prediction[None], valid[None])[0, :1])
+    p, g = select(drawn, near, valid & torch.isfinite(truth))
     if not g.shape[1]:
         return Measured({}, 0)
     if p.min() < -0.25 or p.max() > 1.25:
         raise DataError(
-            f"relative depth lies in [0,1], but the prediction reaches from {p.min():.3g} to {p.max():.3g}. "
-            "Evaluate metres with the protocol 'none' or 'median', affine depth with 'lsq-depth', disparity with "
-            "'lsq-disparity'."
+            f"relative01 takes pictures in [0,1], but the prediction's reaches from {p.min():.3g} to {p.max():.3g}. "
+            "Say --predicts metric if it is in metres; else ask for other protocols: marigold-lsq for affine depth, "
+            "disparity-lsq for disparity."
         )
     return Measured(_relative(p, g), g.numel())
 
 
-def measure_paper(prediction: Tensor, truth: Tensor, valid: Tensor, *, intrinsic: Intrinsic) -> Measured:
+def measure_paper(
+    prediction: Tensor, truth: Tensor, valid: Tensor, *, intrinsic: Intrinsic, predicts: str | None = None
+) -> Measured:
     """As `measure_relative`, by the reference code's rules; the figures of PAPER_FIGURES."""
     rule = replace(intrinsic, rule="paper")
     near = exact(rule.to_picture(truth[None], valid[None])[0, :1])
-    stretched = _near(exact(prediction), intrinsic)
+    stretched = _near(exact(prediction), predicted_kind(intrinsic, predicts))
     low, high = stretched.min(), stretched.max()
     stretched = (stretched - low) / (high - low).clamp(min=1e-8)
     p, g = select(stretched, near, valid & torch.isfinite(truth))
@@ -116,8 +140,8 @@ def measure_paper(prediction: Tensor, truth: Tensor, valid: Tensor, *, intrinsic
     return Measured(_relative(p, g) | {"delta1_01": delta.item()}, g.numel())
 
 
-def _near(prediction: Tensor, intrinsic: Intrinsic) -> Tensor:
-    return prediction if intrinsic.kind == "affine_disparity" else 1 - prediction
+def _near(prediction: Tensor, predicts: str) -> Tensor:
+    return prediction if predicts == "disparity" else 1 - prediction
 
 
 def _relative(p: Tensor, g: Tensor) -> dict[str, float]:
@@ -150,10 +174,22 @@ def _median(x: Tensor) -> Tensor:
     return (ordered[(x.numel() - 1) // 2] + ordered[x.numel() // 2]) / 2
 
 
+def _reciprocal(p: Tensor) -> Tensor:
+    if odd := int((p <= 0).sum()):
+        raise DataError(
+            f"1 / metres needs positive metres, but {odd} of {p.numel()} pixels are 0 or below. "
+            "Write NaN where there is no prediction and leave it out (--skip-holes)."
+        )
+    return 1 / p
+
+
 def _by_median(p: Tensor, g: Tensor) -> Tensor:
     middle = _median(p)
     if middle <= 0:
-        raise DataError(f"median scaling needs positive predictions, but their median is {middle:.3g}.")
+        raise DataError(
+            f"median scaling needs positive predictions, but their median is {middle:.3g}. Depth of unknown shift is for "
+            "marigold-lsq: leave median out."
+        )
     return p * (_median(g) / middle)
 
 
@@ -168,8 +204,8 @@ def _by_disparity(p: Tensor, g: Tensor) -> Tensor:
 
 
 ALIGNMENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "none": lambda p, g: p,
     "median": _by_median,
-    "lsq-depth": _by_depth,
-    "lsq-disparity": _by_disparity,
+    "marigold-lsq": _by_depth,
+    "disparity-lsq": _by_disparity,
+    "metric": lambda p, g: p,
 }

@@ -23,7 +23,7 @@ from ilora_core.report.parts import (
     Text,
 )
 from ilora_core.report.pictures import grid_png
-from ilora_core.report.tables import comparison_table, evaluation_table, licence_table
+from ilora_core.report.tables import comparison_table, evaluation_table, licence_table, protocols_table
 from ilora_core.report.write import render_report, versions, write_report
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "evaluation_table",
     "grid_png",
     "licence_table",
+    "protocols_table",
     "render_report",
     "versions",
     "write_report",

@@ -60,7 +60,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a header. The first `left` columns hold words and are aligned left, the others figures, right."""
+    """Rows under a header. The first `left` columns hold words and are aligned left, the others figures, right.
+
+    groups  words over neighbouring columns, each with how many it spans; of all columns, "" over those without
+    """
 
     title: str
     header: Sequence[str]
@@ -68,6 +71,7 @@ class Table:
     caption: str = ""
     note: str = ""
     left: int = 1
+    groups: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(frozen=True)

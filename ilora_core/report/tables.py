@@ -1,15 +1,27 @@
-"""Tables of evaluations: figures down, methods across, values with their intervals, a table with its protocol."""
+"""Tables of evaluations: one protocol's figures down and methods across, with intervals; or methods down and the leading
+figures of several protocols across.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ilora_core.errors import DataError
 from ilora_core.evaluate import Comparison, Evaluation, Figure
+from ilora_core.evaluate_results import Results, leading_figures
 from ilora_core.report.parts import Cell, Table
 
-__all__ = ["comparison_table", "decimals_for", "evaluation_table", "figure_label", "licence_table", "number"]
+__all__ = [
+    "comparison_table",
+    "decimals_for",
+    "evaluation_table",
+    "figure_label",
+    "licence_table",
+    "number",
+    "protocols_table",
+]
 
 _MOST_DECIMALS = 5
 _LABELS = {
@@ -66,7 +78,34 @@ def evaluation_table(
     caption = (
         f"{first.intrinsic} · protocol {first.protocol} · {counts} pictures · 95 % bootstrap interval over pictures"
     )
-    return Table(title or f"Results: {first.intrinsic}", ("", *methods), rows, caption, note)
+    readings = {method: e.read_as for method, e in methods.items() if e.read_as}
+    notes = [part for part in (note, _told("Read as", readings)) if part]
+    return Table(title or f"Results: {first.intrinsic}", ("", *methods), rows, caption, " ".join(notes))
+
+
+def protocols_table(results: Results, *, title: str = "All protocols") -> Table:
+    """Protocol -> method -> Evaluation as one row per method: the leading figures of each protocol under its name.
+
+    Each column has its best value marked. Intervals are in the tables of each protocol.
+    """
+    every = {method: found for methods in results.values() for method, found in methods.items()}
+    kinds = {method: found.predicts or "not stated" for method, found in every.items()}
+    words = ["", "predicts"] if any(found.predicts for found in every.values()) else [""]
+    header, groups, columns = list(words), [("", 1) for _ in words], []
+    for protocol, methods in results.items():
+        figures = leading_figures(next(iter(methods.values())))
+        groups.append((protocol, len(figures)))
+        for name in figures:
+            label, *cells = _row(name, methods, ())
+            header.append(label.text if isinstance(label, Cell) else label)
+            known = {method: cell for method, cell in zip(methods, cells, strict=True) if isinstance(cell, Cell)}
+            columns.append([replace(known.get(method, Cell("–")), detail="") for method in every])
+    rows = [
+        [*(method, kinds[method])[: len(words)], *(column[i] for column in columns)] for i, method in enumerate(every)
+    ]
+    first = next(iter(every.values()))
+    caption = f"{first.intrinsic} · {len(results)} protocols on the same predictions · {first.n} pictures"
+    return Table(title, header, rows, caption, left=len(words), groups=groups)
 
 
 def comparison_table(comparisons: Mapping[str, Comparison], *, title: str = "Paired differences") -> Table:
@@ -103,6 +142,14 @@ def number(value: float, decimals: int | None = None) -> str:
         return "–"
     decimals = decimals_for([value]) if decimals is None else decimals
     return f"{value:.{decimals}f}" if decimals <= _MOST_DECIMALS else f"{value:.1e}"
+
+
+def _told(what: str, readings: Mapping[str, str]) -> str:
+    """One sentence of what was read how, methods of one reading together."""
+    if len(set(readings.values())) < 2:
+        return "".join(f"{what}: {reading}." for reading in dict.fromkeys(readings.values()))
+    methods = {reading: [m for m, said in readings.items() if said == reading] for reading in readings.values()}
+    return f"{what}: " + "; ".join(f"{', '.join(names)}: {reading}" for reading, names in methods.items()) + "."
 
 
 def _signed(value: float, decimals: int) -> str:

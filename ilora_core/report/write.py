@@ -65,6 +65,8 @@ def _check(section: Section) -> None:
         for row in section.rows:
             _same(section.title, row.label, len(row.pictures), len(section.columns))
     if isinstance(section, Table):
+        if section.groups:
+            _same(section.title, "the line over its header", sum(n for _, n in section.groups), len(section.header))
         for index, row in enumerate(section.rows):
             _same(section.title, f"row {index}", len(row), len(section.header))
 

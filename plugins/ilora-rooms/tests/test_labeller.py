@@ -167,7 +167,7 @@ def test_the_command_trains_on_its_own_split_resumes_and_ships(
     out, sheet = tmp_path / "report.json", tmp_path / "sheet.png"
     options = ["--n", "3", "--labels", "3", "--size", "16", "--weights", str(target)]
     labeller_report.main([*options, "--out", str(out), "--sheet", str(sheet)])
-    assert "depth / none, 3 rooms" in capsys.readouterr().out
+    assert "depth / metric, 3 rooms" in capsys.readouterr().out
     assert str(tmp_path) not in out.read_text()
     results = json.loads(out.read_text())["results"]
     assert results["shading / scale-invariant"]["labeller"]["n"] == 3

@@ -48,12 +48,12 @@ __all__ = [
 JUDGED_BY = (
     ("normals", "normals-pooled"),
     ("depth", "relative01"),
-    ("depth", "none"),
+    ("depth", "metric"),
     ("albedo", "raw"),
     ("shading", "scale-invariant"),
 )
-"""Intrinsic and protocol. Depth twice: relative, as an adapter draws it, and in metres ("none" aligns nothing)."""
-_SHOWN = {"normals-pooled": 2, "relative01": 1, "none": 1, "raw": 1, "scale-invariant": 1}
+"""Intrinsic and protocol. Depth twice: relative, as an adapter draws it, and in metres ("metric" aligns nothing)."""
+_SHOWN = {"normals-pooled": 2, "relative01": 1, "metric": 1, "raw": 1, "scale-invariant": 1}
 
 Scores = dict[str, dict[str, Evaluation]]
 """Protocol's "intrinsic / protocol" -> method -> Evaluation."""
@@ -69,8 +69,9 @@ def score_labeller(model: RoomsLabeler, test: Rows, labels: Rows | None = None) 
         if labels is not None:
             drawn["mean map"] = _mean(intrinsic, protocol, labels).expand(len(test.keys), -1, -1, -1)
         drawn |= {method: _as_judged(intrinsic, protocol, *maps[name]) for method, maps in answers.items()}
+        said: dict[str, Any] = {"protocol": protocol, "predicts": "metric" if protocol == "metric" else None}
         scores[f"{name} / {protocol}"] = {
-            method: evaluate(zip(test.keys, value, truth, valid, strict=True), intrinsic, protocol=protocol)
+            method: evaluate(zip(test.keys, value, truth, valid, strict=True), intrinsic, **said)
             for method, value in drawn.items()
         }
     return scores
@@ -142,7 +143,7 @@ def _leading(found: Evaluation) -> dict[str, Any]:
 def _mean(intrinsic: Intrinsic, protocol: str, labels: Rows) -> Tensor:
     """The map (1,C,H,W) that looks at no picture. In metres it is the mean of log depth."""
     value, valid = labels.maps[intrinsic.name]
-    if protocol != "none":
+    if protocol != "metric":
         return mean_map(intrinsic, value, valid)
     weight = valid.float()
     return ((value.clamp(min=1e-3).log() * weight).sum(0, True) / weight.sum(0, True).clamp(min=1)).exp()

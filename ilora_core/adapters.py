@@ -1,21 +1,21 @@
-"""LoRA by peft: W x + (alpha / r) B A x on frozen layers, with B = 0 at the start (Hu et al., arXiv 2106.09685).
+"""Adapters by peft, and LoRA: W x + (alpha / r) B A x on frozen layers, B = 0 at the start (Hu et al., arXiv 2106.09685).
 
-The defaults are the reference's: A ~ N(0, 1/r) ("gaussian"; peft's own default is 4 to 8 times smaller, which changes the
-effective learning rate under Adam) and alpha = r, so that the scale stays 1 whatever the rank.
-
-Layers: peft's (linear, convolution, embedding, attention) and `ilora_core.transposed`.
+LoRA's defaults are the reference's: A ~ N(0, 1/r) ("gaussian"; peft's own default is 4 to 8 times smaller, which changes the
+effective learning rate under Adam) and alpha = r, so that the scale stays 1 whatever the rank. Its layers are peft's (linear,
+convolution, embedding, attention) and `ilora_core.transposed`. Other methods: `ilora_core.peft_methods`.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from torch import Tensor, nn
@@ -25,77 +25,69 @@ from ilora_core.errors import ArtefactError, ConfigError
 from ilora_core.noise import mix_seeds
 from ilora_core.transposed import LAYERS, refuse_transposed
 
-__all__ = ["LoraAdapter", "Sites", "bare", "sites_of", "tiny"]
+__all__ = ["LoraAdapter", "PeftAdapter", "Sites", "bare", "check_state", "sites_of", "tiny", "tiny_dora"]
 
 # peft knows more (PiSSA, OLoRA, …), but those rewrite the base weights, which stay frozen here.
 _INITS: dict[str, Any] = {"gaussian": "gaussian", "kaiming": True}
 
-_OWNER = re.compile(r"(?:.*\.)?lora_\w+\.([^.]+)(?:\.|$)")  # a parameter's path -> its adapter's name
+# A parameter's path -> its adapter's name.
+_OWNER = re.compile(r"(?:.*\.)?(?:lora|hada|lokr|oft|ia3)_\w+\.([^.]+)(?:\.|$)")
 
-_FITS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *LAYERS, nn.Embedding, nn.MultiheadAttention, Conv1D)
 
+class PeftAdapter(ABC):
+    """One of peft's methods on a network's layers; several named ones of one method can share a network.
 
-class LoraAdapter:
-    """Rank-r updates on a network's linear layers and (transposed) convolutions; several named ones can share one network.
-
-    rank     of the update
-    alpha    numerator of the scale alpha / rank; None = rank
-    init     "gaussian" (the reference's) or "kaiming" (peft's default)
-    dropout  on the adapter's input
-    dora     magnitude and direction apart (Liu et al., arXiv 2402.09353)
-    name     of this adapter among those on the network
-    seed     of the initial values
+    name  of this adapter among those on the network
+    seed  of the initial values
     """
 
-    def __init__(
-        self,
-        *,
-        rank: int = 8,
-        alpha: float | None = None,
-        init: str = "gaussian",
-        dropout: float = 0.0,
-        dora: bool = False,
-        name: str = "default",
-        seed: int = 0,
-    ):
-        if rank < 1:
-            raise ConfigError(f"adapter.rank must be at least 1, not {rank}.")
+    method = ""
+    """What messages call it."""
+    fits: tuple[type[nn.Module], ...] = ()
+    """The layers it is made for."""
+
+    def __init__(self, *, name: str, seed: int):
         if "." in name or not name:
             raise ConfigError(f"{name!r} is not a name for an adapter: it may not be empty or hold a '.'.")
-        if init not in _INITS:
-            raise ConfigError(f"adapter.init is one of {', '.join(_INITS)}, not {init!r}.")
-        self.rank, self.name, self.seed = rank, name, seed
-        self.alpha = rank if alpha is None else alpha
-        self._settings: dict[str, Any] = {
-            "r": rank,
-            "lora_alpha": self.alpha,
-            "init_lora_weights": _INITS[init],
-            "lora_dropout": dropout,
-            "use_dora": dora,
-        }
+        self.name, self.seed = name, seed
         self._net: nn.Module | None = None
+
+    @abstractmethod
+    def _configuration(self, targets: str | list[str]) -> PeftConfig:
+        """peft's configuration."""
+
+    @abstractmethod
+    def _refuse(self, name: str, layer: nn.Module) -> None:
+        """Raise ConfigError for a layer, one of `fits`, that the method cannot change with these settings."""
+
+    def _attached(self, net: nn.Module) -> None:  # noqa: B027, most methods have nothing to mend
+        """Mend what peft has just put onto the network."""
 
     def attach(self, net: nn.Module, targets: Sequence[str] | str) -> None:
         """Attach to the modules of `net` that match and make this the active adapter. The output does not change.
 
         targets: module-name suffixes, or one regular expression that must match a whole name.
-        Raises ConfigError when nothing matches, a match is no layer that LoRA fits, or the name is taken.
+        Raises ConfigError when nothing matches, a match is no layer that the method fits, or the name is taken.
         """
         if self.name in getattr(net, "peft_config", {}):
             raise ConfigError(f"the network carries an adapter called {self.name!r} already.")
-        config = LoraConfig(target_modules=targets if isinstance(targets, str) else list(targets), **self._settings)
-        config._register_custom_module(LAYERS)
-        _check_targets(net, config)
+        config = self._configuration(targets if isinstance(targets, str) else list(targets))
+        if others := {type(other).__name__ for other in _configs(net)} - {type(config).__name__}:
+            named = ", ".join(sorted(other.removesuffix("Config") for other in others))
+            raise ConfigError(f"{self.method} cannot share a network with {named}: use them one after the other.")
+        self._check_targets(net, config)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # A second adapter on one network is meant.
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+            # peft's LoHa, of its own initial values.
+            warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True to a scalar")
             torch.manual_seed(mix_seeds(self.seed, 0x10BA))
             try:
                 inject_adapter_in_model(config, net, self.name)
             except ValueError as error:
                 raise ConfigError(f"the adapter cannot attach: {error}") from error
         self._net = net
-        _follow_dilation(net, self.name)
+        self._attached(net)
         for parameter in self.parameters():
             parameter.data = parameter.data.float()
         self.activate()
@@ -113,14 +105,14 @@ class LoraAdapter:
         return bare(self.net)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Module path + ".lora_A.weight" / ".lora_B.weight" -> tensor, as peft saves them."""
+        """Module path + ".lora_A.weight" / ".lora_B.weight", or the method's own -> tensor, as peft saves them."""
         state = get_peft_model_state_dict(self.net, adapter_name=self.name)
         return {key: value.detach().cpu().contiguous() for key, value in sorted(state.items())}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load what `state_dict` gave. Raises ArtefactError that names keys and shapes which do not fit."""
         own = self.state_dict()
-        _compare(own, state)
+        check_state(own, state)
         set_peft_model_state_dict(self.net, dict(state), adapter_name=self.name)
 
     def config(self) -> dict[str, Any]:
@@ -137,11 +129,84 @@ class LoraAdapter:
             raise ConfigError("the adapter is not attached to a network yet.")
         return self._net
 
+    def _check_targets(self, net: nn.Module, config: PeftConfig) -> None:
+        """Before anything is changed, raise ConfigError that names a matching module which the method does not fit."""
+        wrapped: tuple[str, ...] = ()
+        for name, module in net.named_modules():
+            if name.startswith(wrapped):
+                continue  # a part of an adapter that is there already
+            if isinstance(module, BaseTunerLayer):
+                wrapped += (f"{name}.",)
+                module = module.get_base_layer()
+            if not name or not check_target_module_exists(config, name):
+                continue
+            if not isinstance(module, self.fits):
+                known = ", ".join(dict.fromkeys(kind.__name__ for kind in self.fits))
+                raise ConfigError(
+                    f"the adapter cannot attach: {name} is a {type(module).__name__}, and {self.method} fits {known}. "
+                    "Name such layers in adapter.targets, and leave this one out."
+                )
+            self._refuse(name, module)
+
+
+class LoraAdapter(PeftAdapter):
+    """Rank-r updates on a network's linear layers and (transposed) convolutions; several named ones can share one network.
+
+    rank     of the update
+    alpha    numerator of the scale alpha / rank; None = rank
+    init     "gaussian" (the reference's) or "kaiming" (peft's default)
+    dropout  on the adapter's input
+    dora     magnitude and direction apart (Liu et al., arXiv 2402.09353); unlike the rest, a fresh one is exact in float32 only
+    name     of this adapter among those on the network
+    seed     of the initial values
+    """
+
+    method = "LoRA"
+    fits = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *LAYERS, nn.Embedding, nn.MultiheadAttention, Conv1D)
+
+    def __init__(
+        self,
+        *,
+        rank: int = 8,
+        alpha: float | None = None,
+        init: str = "gaussian",
+        dropout: float = 0.0,
+        dora: bool = False,
+        name: str = "default",
+        seed: int = 0,
+    ):
+        if rank < 1:
+            raise ConfigError(f"adapter.rank must be at least 1, not {rank}.")
+        if init not in _INITS:
+            raise ConfigError(f"adapter.init is one of {', '.join(_INITS)}, not {init!r}.")
+        super().__init__(name=name, seed=seed)
+        self.rank = rank
+        self.alpha = rank if alpha is None else alpha
+        self._settings: dict[str, Any] = {
+            "r": rank,
+            "lora_alpha": self.alpha,
+            "init_lora_weights": _INITS[init],
+            "lora_dropout": dropout,
+            "use_dora": dora,
+        }
+
+    def _configuration(self, targets: str | list[str]) -> PeftConfig:
+        config = LoraConfig(target_modules=targets, **self._settings)
+        config._register_custom_module(LAYERS)
+        return config
+
+    def _refuse(self, name: str, layer: nn.Module) -> None:
+        if isinstance(layer, nn.ConvTranspose2d):
+            refuse_transposed(name, layer, dora=self._settings["use_dora"])
+
+    def _attached(self, net: nn.Module) -> None:
+        _follow_dilation(net, self.name)
+
 
 class Sites:
     """Where a network's adapters sit.
 
-    layers      its LoRA layers
+    layers      those that carry one
     parameters  name of an adapter -> its parameters, in the network's order
     """
 
@@ -198,31 +263,15 @@ def tiny() -> LoraAdapter:
     return LoraAdapter(rank=2)
 
 
+def tiny_dora() -> LoraAdapter:
+    """`tiny` with DoRA."""
+    return LoraAdapter(rank=2, dora=True)
+
+
 def _configs(net: nn.Module) -> list[Any]:
     """peft's configuration of each adapter on a network."""
     configs: Any = getattr(net, "peft_config", {})
     return list(configs.values())
-
-
-def _check_targets(net: nn.Module, config: LoraConfig) -> None:
-    """Before anything is changed, raise ConfigError that names a matching module which LoRA does not fit."""
-    wrapped: tuple[str, ...] = ()
-    for name, module in net.named_modules():
-        if name.startswith(wrapped):
-            continue  # a part of an adapter that is there already
-        if isinstance(module, BaseTunerLayer):
-            wrapped += (f"{name}.",)
-            module = module.get_base_layer()
-        if not name or not check_target_module_exists(config, name):
-            continue
-        if isinstance(module, nn.ConvTranspose2d):
-            refuse_transposed(name, module, dora=config.use_dora)
-        elif not isinstance(module, _FITS):
-            known = ", ".join(kind.__name__ for kind in _FITS)
-            raise ConfigError(
-                f"the adapter cannot attach: {name} is a {type(module).__name__}, and LoRA fits {known}. "
-                "Name such layers in adapter.targets, and leave this one out."
-            )
 
 
 def _follow_dilation(net: nn.Module, adapter: str) -> None:
@@ -235,7 +284,8 @@ def _follow_dilation(net: nn.Module, adapter: str) -> None:
                 a[adapter].dilation = base.dilation
 
 
-def _compare(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise ArtefactError unless names and shapes are the same."""
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or unknown:
         examples = ", ".join([*(f"missing {key}" for key in missing[:2]), *(f"unknown {key}" for key in unknown[:2])])

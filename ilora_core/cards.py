@@ -29,6 +29,7 @@ class Card:
                 counts on without a download
     convert     "module:callable" (source: Path, out: Path) -> facts to print: rewrites foreign weights as a folder that the
                 factory loads; what `ilora convert` calls
+    adopts      adapters that adopt a generator: "module:callable" of a miniature one, for the conformance checks
     """
 
     name: str
@@ -40,6 +41,7 @@ class Card:
     options: Mapping[str, object] = field(default_factory=dict)
     skeleton: str = ""
     convert: str = ""
+    adopts: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))

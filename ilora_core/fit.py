@@ -14,6 +14,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from ilora_core.attaching import attach
 from ilora_core.config import FitConfig
 from ilora_core.data import Prepared, Task, open_source, prepare, split_keys
 from ilora_core.plugins import PluginHost, load_plugins
@@ -55,7 +56,7 @@ def _fit_one(
     settings = {"seed": config.train.seed, "name": task.intrinsic.name, **config.settings.get("adapter", {})}
     targets = settings.pop("targets", None) or generator.targets
     adapter: Adapter = host.make("adapters", config.adapter, **settings)
-    adapter.attach(generator.net, targets)
+    attach(adapter, generator, task.intrinsic, targets)
     prepare_network(generator, config.runtime)
     trainer = Trainer(generator, adapter, task.intrinsic, task.train, config.train, accelerator)
     with closing(run.start(task, adapter, trainer, accelerator)) as progress:

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ilora_core.artefact import Artefact
+from ilora_core.attaching import attach
 from ilora_core.config import RuntimeConfig
 from ilora_core.errors import ArtefactError, ConfigError
 from ilora_core.intrinsics import Intrinsic
@@ -178,9 +179,12 @@ def adapter_from(artefact: Artefact, generator: Generator, host: PluginHost) -> 
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"{artefact.folder}/adapter_config.json is no LoRA configuration ({error}).") from error
         settings["dora"] = bool(config.get("use_dora", False))
+    else:
+        given = artefact.record.get("config", {}).get("settings", {}).get("adapter", {})
+        settings |= {key: value for key, value in given.items() if key not in ("targets", "name")}
     tensors = artefact.tensors()
     adapter: Adapter = host.make("adapters", name, **settings)
-    adapter.attach(generator.net, targets)
+    attach(adapter, generator, artefact.intrinsic, targets)
     adapter.load_state_dict(tensors)
     return adapter
 

@@ -132,7 +132,11 @@ class Labeler(Protocol):
 
 @runtime_checkable
 class Adapter(Protocol):
-    """Trainable weights attached to a frozen network."""
+    """Trainable weights attached to a frozen network.
+
+    An adapter that needs more of a generator than `net` (its prompts, its text encoders) also has
+    `adopt(generator, intrinsic)`, called before `attach`; it raises ConfigError for a generator that it does not fit.
+    """
 
     def attach(self, net: nn.Module, targets: Sequence[str] | str) -> None:
         """Attach to every matching module. The network's output stays the same bit for bit."""

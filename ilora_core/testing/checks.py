@@ -82,13 +82,13 @@ def check_card_is_complete(subject: Subject) -> None:
 
 
 def check_factory_resolves(subject: Subject) -> None:
-    """`factory`, `tiny` and `skeleton` name callables; the card's options are settings of the factory."""
+    """`factory`, `tiny` and the optional ones name callables; the card's options are settings of the factory."""
     card = subject.card
     assert card is not None
     resolve(card.factory)
     required = [o.name for o in options_of(card.tiny) if o.required]
     require(not required, f"tiny must take no arguments, but {card.tiny} requires {', '.join(required)}.")
-    for optional in filter(None, (card.skeleton, card.convert)):
+    for optional in filter(None, (card.skeleton, card.convert, card.adopts)):
         resolve(optional)
     parameters = inspect.signature(resolve(card.factory)).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -136,7 +136,12 @@ def _sources(module: str) -> list[Path]:
 def _use(subject: Subject) -> None:
     from ilora_core.testing.exercise import EXERCISES
 
-    EXERCISES[subject.kind](subject.make())
+    if subject.kind == "adapter":
+        from ilora_core.testing.places import use_adapter
+
+        use_adapter(subject)
+    else:
+        EXERCISES[subject.kind](subject.make())
 
 
 _MODULES = {

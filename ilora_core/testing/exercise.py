@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ilora_core.intrinsics import NORMALS, Intrinsic
-from ilora_core.protocols import Adapter, Codes, Generator, Labeler, Metric, Source
+from ilora_core.protocols import Codes, Generator, Labeler, Metric, Source
 from ilora_core.testing.scenes import Scenes, make_scenes
 
 if TYPE_CHECKING:
@@ -134,15 +134,6 @@ def _use_labeler(labeler: Labeler) -> None:
     labeler.label(make_scenes(32, 32).pictures)
 
 
-def _use_adapter(adapter: Adapter) -> None:
-    net = small_net()
-    adapter.attach(net, ["conv", "linear"])
-    net(torch.ones(1, 3, 8, 8))
-    with adapter.disabled():
-        net(torch.ones(1, 3, 8, 8))
-    adapter.load_state_dict(adapter.state_dict())
-
-
 def _use_source(source: Source) -> None:
     for _ in source:
         pass
@@ -156,7 +147,6 @@ def _use_metric(metric: Metric) -> None:
 EXERCISES = {
     "generator": _use_generator,
     "labeler": _use_labeler,
-    "adapter": _use_adapter,
     "source": _use_source,
     "metric": _use_metric,
 }

@@ -50,6 +50,25 @@ def ilora_generators() -> Iterator[Card]:
     yield from _flux()
 
 
+@hookimpl
+def ilora_adapters() -> Iterator[Card]:
+    """The paper's trainable alternatives to LoRA: every network stays frozen, what it is told is learnt."""
+    for name, summary in (
+        ("textual-inversion", "Embeddings of new prompt tokens, before the frozen text encoder (adapter.tokens)"),
+        ("visii", "The prompt's embedding itself, after the text encoder: VISII without its CLIP loss"),
+    ):
+        word = name.replace("-", "_")
+        kind = "".join(part.capitalize() for part in name.split("-"))
+        yield Card(
+            name,
+            summary,
+            "Apache-2.0",
+            f"ilora_sd.instructions:{kind}",
+            f"ilora_sd.instructions:tiny_{word}",
+            adopts="ilora_sd.factories:tiny",
+        )
+
+
 def _first_generations() -> Iterator[Card]:
     for name, architecture, licence, summary in _MODELS:
         yield Card(

@@ -68,7 +68,7 @@ class Augmented(LatentGenerator):
         noise = noise_like(clean, [mix_seeds(seed, _NOISE) for seed in seeds])
         alpha = torch.tensor([self.alphas[t] for t in timesteps], device=clean.device).view(-1, 1, 1, 1)
         given = torch.cat([noised(clean, noise, alpha), self._condition(codes["latent"])], 1)
-        predicted = self._call(given, torch.tensor(timesteps, device=clean.device), codes)
+        predicted = self._call(given, torch.tensor(timesteps, device=clean.device), self._as_told(codes, intrinsic))
         return self._latent_loss(predicted, velocity(clean, noise, alpha), codes["weight"])
 
     def render(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
@@ -95,10 +95,10 @@ class Augmented(LatentGenerator):
     def _draws(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
         """(K,B,3,H,W) in [0,1], one map per seed."""
         condition = self._condition(codes["latent"])
-        conditions = {text: self._conditions(text) for text in (intrinsic.prompt, "")}
+        told, nothing = self._told(intrinsic), self._conditions("")
         wanted = branches(self.sampling)
         pictures = torch.cat([condition if branch.picture else torch.zeros_like(condition) for branch in wanted])
-        words = beside([conditions[intrinsic.prompt if b.text else ""] for b in wanted], len(condition))
+        words = beside([told if branch.text else nothing for branch in wanted], len(condition))
 
         def answer(latent: Tensor, timestep: int) -> Sequence[Tensor]:
             given = torch.cat([latent.repeat(len(wanted), 1, 1, 1), pictures], 1)

@@ -76,6 +76,8 @@ class LatentGenerator(ABC):
         self.resolution = (native, native)
         self._device = torch.device("cpu")
         self._prompts: dict[str, dict[str, Tensor]] = {}
+        self.instruction: Any = None
+        """What is told in place of an intrinsic's prompt (`ilora_sd.instructions`)."""
 
     @abstractmethod
     def loss(self, codes: Codes, intrinsic: Intrinsic) -> Tensor: ...
@@ -105,9 +107,11 @@ class LatentGenerator(ABC):
         return self
 
     def park(self) -> None:
-        """Leave on the device what the loss needs: the network, and the VAE if the loss looks through it."""
+        """Leave on the device what the loss needs: the network, the VAE if it looks through it, encoders of learnt words."""
+        encoders = (self.text_encoder, *self.more_text_encoders)
+        words = () if self.instruction is not None and self.instruction.encodes else encoders
         unused = (self.tiny_vae, *(() if self.decoded else (self.vae,)))
-        for module in (self.text_encoder, *self.more_text_encoders, *filter(None, unused)):
+        for module in (*words, *filter(None, unused)):
             module.to("cpu")
         if self.decoded:
             self.vae.to(self._device)
@@ -153,7 +157,12 @@ class LatentGenerator(ABC):
     def layouts(
         self, state: Mapping[str, Tensor], config: Mapping[str, Any]
     ) -> Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, str]]]:
-        """`pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(folder)` of diffusers finds by itself."""
+        """A LoRA as `pytorch_lora_weights.safetensors`, which `pipe.load_lora_weights(folder)` of diffusers finds by itself.
+
+        diffusers reads no other kind of adapter from a file of its own.
+        """
+        if config.get("peft_type") != "LORA":
+            return {}
         return {"pytorch_lora_weights.safetensors": diffusers_layout(state, config, self.network)}
 
     def _target(self, codes: Codes) -> Tensor:
@@ -199,10 +208,28 @@ class LatentGenerator(ABC):
     def _conditions(self, text: str) -> dict[str, Tensor]:
         """A prompt's embeddings, computed once."""
         if text not in self._prompts:
-            for module in (self.text_encoder, *self.more_text_encoders):
-                module.to(self._device)
-            self._prompts[text] = self._embed(text)
+            self._prompts[text] = self.embed(text)
         return self._prompts[text]
+
+    def _told(self, intrinsic: Intrinsic) -> dict[str, Tensor]:
+        """The conditions that say what to draw: the prompt's, or what an adapter has learnt."""
+        prompt = intrinsic.prompt
+        return self._conditions(prompt) if self.instruction is None else self.instruction.conditions(prompt)
+
+    def _as_told(self, codes: Codes, intrinsic: Intrinsic) -> Codes:
+        """Prepared codes, with what an adapter has learnt in place of the prompt's embeddings."""
+        return codes if self.instruction is None else {**codes, **self._told(intrinsic)}
+
+    def embed(self, text: str) -> dict[str, Tensor]:
+        """`_embed` on the device, computed afresh; gradients reach what is trained inside the text encoders."""
+        for encoder, _ in self.encoders().values():
+            self._here(encoder)
+        return self._embed(text)
+
+    def encoders(self) -> dict[str, tuple[Any, Any]]:
+        """Name, as diffusers calls it -> (text encoder, its tokenizer)."""
+        pairs = zip((self.text_encoder, *self.more_text_encoders), (self.tokenizer, *self.more_tokenizers), strict=True)
+        return {f"text_encoder{f'_{number}' if number > 1 else ''}": pair for number, pair in enumerate(pairs, 1)}
 
     def _tokens(self, text: str, tokenizer: Any, length: int | None = None) -> Tensor:
         """(1,L) indices, padded to the tokenizer's own length or to the one given."""

@@ -60,7 +60,7 @@ class OneStep(LatentGenerator, ABC):
 
     def loss(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
         """One float32 loss per sample, (B,): in latent space over the cells that count, or behind the decoder."""
-        predicted = self._map(codes["latent"], codes)
+        predicted = self._map(codes["latent"], self._as_told(codes, intrinsic))
         if self.decoded:
             return decoded_loss(self._decoded(predicted), codes["picture"], codes["pixels"], intrinsic)
         return self._latent_loss(predicted, self._target(codes), codes["weight"])
@@ -68,12 +68,12 @@ class OneStep(LatentGenerator, ABC):
     @torch.no_grad()
     def render(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
         """One pass and one decode: (B,3,H,W) in [0,1]."""
-        return self._decode_map(self._map(codes["latent"], self._conditions(intrinsic.prompt)))
+        return self._decode_map(self._map(codes["latent"], self._told(intrinsic)))
 
     @torch.no_grad()
     def render_many(self, codes: Codes, intrinsics: Sequence[Intrinsic]) -> Sequence[Tensor]:
         """`render` for several intrinsics in one pass and one decode, each with its own prompt."""
-        latent, prompts = codes["latent"], [self._conditions(intrinsic.prompt) for intrinsic in intrinsics]
+        latent, prompts = codes["latent"], [self._told(intrinsic) for intrinsic in intrinsics]
         together = latent.repeat(len(intrinsics), 1, 1, 1)
         return self._decode_map(self._map(together, beside(prompts, len(latent)))).chunk(len(intrinsics))
 
@@ -118,7 +118,7 @@ class OneStepUNet(OneStep):
     @torch.no_grad()
     def features(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
         """What the UNet's up-blocks put out at the same timestep and prompt, (B,K,H/f,W/f): a linear probe's input."""
-        conditions = self._conditions(intrinsic.prompt)
+        conditions = self._told(intrinsic)
         return up_block_features(self.unet, lambda: self._predict(codes["latent"], conditions), codes["latent"])
 
 

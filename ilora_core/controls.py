@@ -1,7 +1,9 @@
 """What a result must be held against: a map that looks at no picture, one matrix on frozen features, the decoder's own limit.
 
 mean map   m = mean over training maps, per pixel: what the layout of the data alone predicts
-probe      W = argmin Σ w ‖W f − z‖² + λ‖W‖²: features f of the frozen network to the map's latent z, in closed form
+probe      W = argmin mean ‖W f − z‖² + λ‖W‖²: features f of the frozen network, of mean 0 and variance 1, to the map's latent
+           or pixels z, in closed form, over the places that count. Linear probes of a diffusion model's activations: Chen,
+           Viégas and Wattenberg (arXiv 2306.05720)
 ceiling    decode(encode(picture(map))): nothing that ends in this decoder can do better
 """
 
@@ -16,7 +18,10 @@ from ilora_core.errors import DataError
 from ilora_core.intrinsics import Intrinsic
 from ilora_core.protocols import Generator
 
-__all__ = ["LinearProbe", "MeanMap", "ceiling", "mean_map"]
+__all__ = ["LinearProbe", "MeanMap", "ProbeMoments", "ceiling", "mean_map"]
+
+RIDGE = 1e-2
+"""Of features of variance one."""
 
 
 def mean_map(intrinsic: Intrinsic, value: Tensor, valid: Tensor) -> Tensor:
@@ -55,32 +60,77 @@ class MeanMap:
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """One matrix from features to latents, the same at every place. weights (K+1,C); mean and std (1,K,1,1)."""
+    """One matrix from features to values, the same at every place. weights (K+1,C), float64; mean and std (1,K,1,1)."""
 
     weights: Tensor
     mean: Tensor
     std: Tensor
 
     @classmethod
-    def fit(cls, features: Tensor, latents: Tensor, weight: Tensor, *, ridge: float = 1e-2) -> LinearProbe:
-        """features (N,K,h,w), latents (N,C,h,w), weight (N,1,h,w), zero where a latent does not count."""
-        if features.shape[-2:] != latents.shape[-2:]:
-            raise DataError(f"features are {tuple(features.shape[-2:])}, latents {tuple(latents.shape[-2:])}.")
-        mean, std = features.mean((0, 2, 3), keepdim=True), features.std((0, 2, 3), keepdim=True) + 1e-6
-        counts = weight.flatten().bool()
-        rows, goal = _rows((features - mean) / std)[counts], latents.movedim(1, -1).flatten(0, 2).double()[counts]
-        gram = rows.T @ rows / len(rows)
-        gram += ridge * torch.eye(len(gram), dtype=gram.dtype)
-        return cls(torch.linalg.solve(gram, rows.T @ goal / len(rows)), mean, std)
+    def fit(cls, features: Tensor, values: Tensor, weight: Tensor, *, ridge: float = RIDGE) -> LinearProbe:
+        """features (N,K,h,w), values (N,C,h,w), weight (N,1,h,w), zero where a value does not count."""
+        moments = ProbeMoments()
+        moments.add(features, values, weight)
+        return moments.solve(ridge=ridge)
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Features (B,K,h,w) -> latents (B,C,h,w)."""
+        """Features (B,K,h,w) -> values (B,C,h,w)."""
         batch, _, height, width = features.shape
-        latents = _rows((features - self.mean) / self.std) @ self.weights
-        return latents.float().reshape(batch, height, width, -1).movedim(-1, 1)
+        values = _rows((features - self.mean) / self.std) @ self.weights
+        return values.float().reshape(batch, height, width, -1).movedim(-1, 1)
+
+    def to(self, device: torch.device | str) -> LinearProbe:
+        """The same on a device that knows float64."""
+        return LinearProbe(self.weights.to(device), self.mean.to(device), self.std.to(device))
+
+
+class ProbeMoments:
+    """What `LinearProbe.fit` needs of features that come in batches: (K+1)² sums, however many there are.
+
+    All are of features minus the mean of the first batch, in float64, so that little cancels when mean and standard deviation
+    are taken out afterwards: with x = (f, 1) and the normalised x' = T x, Σ x'x'ᵀ = T (Σ x xᵀ) Tᵀ.
+    """
+
+    def __init__(self) -> None:
+        self.pictures = self.places = self.counted = 0
+        """How many were added; counted: places that the fit looks at."""
+        self._origin = torch.empty(0)
+
+    def add(self, features: Tensor, values: Tensor, weight: Tensor) -> None:
+        """features (B,K,h,w), values (B,C,h,w), weight (B,1,h,w), zero where a value does not count."""
+        if features.shape[-2:] != values.shape[-2:]:
+            raise DataError(f"features are {tuple(features.shape[-2:])}, values {tuple(values.shape[-2:])}.")
+        x, goal, counts = _rows(features), values.movedim(1, -1).flatten(0, 2), weight.flatten().bool()
+        if not self.places:
+            self._origin = x.mean(0)
+            self._origin[-1] = 0  # the ones stay ones
+            k, c = x.shape[1], goal.shape[1]
+            self._all, self._square, self._gram, self._cross = (x.new_zeros(s) for s in (k, k, (k, k), (k, c)))
+        x -= self._origin
+        self._all += x.sum(0)
+        self._square += x.square().sum(0)
+        x, goal = (x, goal.double()) if counts.all() else (x[counts], goal[counts].double())
+        self._gram += x.T @ x
+        self._cross += x.T @ goal
+        self.pictures, self.places = self.pictures + len(features), self.places + len(counts)
+        self.counted += len(x)
+
+    def solve(self, *, ridge: float = RIDGE) -> LinearProbe:
+        """The probe. Mean and standard deviation are of all places, the fit is over those that count."""
+        if self.counted < 2:
+            raise DataError("a probe needs places to learn from, and all of these are masked.")
+        mean = (self._all / self.places)[:-1]
+        std = ((self._square[:-1] - self.places * mean.square()).clamp(min=0) / (self.places - 1)).sqrt() + 1e-6
+        normalise = torch.diag(torch.cat([1 / std, std.new_ones(1)]))
+        normalise[:-1, -1] = -mean / std
+        gram = normalise @ self._gram @ normalise.T / self.counted
+        gram += ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        weights = torch.linalg.solve(gram, normalise @ self._cross / self.counted)
+        mean = mean + self._origin[:-1]
+        return LinearProbe(weights, *(part.float().view(1, -1, 1, 1) for part in (mean, std)))
 
 
 def _rows(x: Tensor) -> Tensor:
     """(N,K,h,w) -> (N·h·w, K+1) in float64, the last column one."""
     rows = x.movedim(1, -1).flatten(0, 2).double()
-    return torch.cat([rows, torch.ones(len(rows), 1, dtype=rows.dtype)], 1)
+    return torch.cat([rows, rows.new_ones(len(rows), 1)], 1)

@@ -27,7 +27,17 @@ from ilora_core.protocols import Batch, Codes, Generator, Source
 from ilora_core.samples import SampledSource, draw_samples, take_rows, to_cpu
 from ilora_core.trainer import PreparedSet
 
-__all__ = ["Prepared", "SampledSource", "Task", "ValidationSet", "open_source", "prepare", "split_keys", "trained_as"]
+__all__ = [
+    "Prepared",
+    "SampledSource",
+    "Task",
+    "ValidationSet",
+    "check_size",
+    "open_source",
+    "prepare",
+    "split_keys",
+    "trained_as",
+]
 
 MOST_VALIDATION = 64
 """A share of held-out pictures never grows beyond this: validation must stay cheap beside training."""
@@ -104,7 +114,7 @@ def prepare(
     collected = [_Collector(trained_as(intrinsic, source), held_out, config.train) for intrinsic in config.intrinsics]
     done = 0
     for batch in source:
-        _check_size(batch, generator)
+        check_size(batch, generator)
         codes = batch.codes or generator.encode(batch.pictures)
         for collector in collected:
             collector.add(batch, codes, generator)
@@ -242,7 +252,8 @@ def trained_as(wanted: Intrinsic, source: Source) -> Intrinsic:
     return replace(offered, **asked)
 
 
-def _check_size(batch: Batch, generator: Generator) -> None:
+def check_size(batch: Batch, generator: Generator) -> None:
+    """Raises DataError for pictures that the generator cannot encode."""
     height, width = batch.pictures.shape[-2:]
     if height % generator.stride or width % generator.stride:
         raise DataError(

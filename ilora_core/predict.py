@@ -38,7 +38,7 @@ from ilora_core.protocols import Adapter, Codes, Generator
 from ilora_core.runtime import make_accelerator, place, prepare_network
 from ilora_core.tiling import OVERLAP, pyramid, resize_maps
 
-__all__ = ["PROCESSES", "Predictor", "adapter_from", "spread_of"]
+__all__ = ["PROCESSES", "Predictor", "adapter_from", "pad_to_stride", "spread_of", "to_native"]
 
 PROCESSES = ("native", "full", "tile")
 
@@ -124,8 +124,8 @@ class Predictor:
 
     def _whole(self, pictures: Tensor, *, native: bool) -> dict[str, Tensor]:
         """Maps from one pass over whole pictures, at the size they are drawn."""
-        small = _to_native(pictures, self.generator.resolution[0]) if native else pictures
-        padded = _pad(small, self.generator.stride)
+        small = to_native(pictures, self.generator.resolution[0]) if native else pictures
+        padded = pad_to_stride(small, self.generator.stride)
         codes = self.generator.encode(padded)
         if getattr(self.generator, "inverts", False):
             self.psnr_db = _psnr_db(self.generator.picture(codes).cpu(), padded.cpu())
@@ -213,14 +213,16 @@ def _same_generator(artefacts: Sequence[Artefact]) -> Artefact:
     return first
 
 
-def _to_native(pictures: Tensor, side: int) -> Tensor:
+def to_native(pictures: Tensor, side: int) -> Tensor:
+    """Pictures (B,3,H,W) resized so that the shorter side is `side`."""
     height, width = pictures.shape[-2:]
     scale = side / min(height, width)
     size = (max(side, round(height * scale)), max(side, round(width * scale)))
     return F.interpolate(pictures, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
 
 
-def _pad(pictures: Tensor, stride: int) -> Tensor:
+def pad_to_stride(pictures: Tensor, stride: int) -> Tensor:
+    """Edges repeated to the right and below until both sides are multiples of `stride`."""
     height, width = pictures.shape[-2:]
     return F.pad(pictures, (0, -width % stride, 0, -height % stride), mode="replicate")
 

@@ -101,6 +101,11 @@ class Generator(Protocol):
         A generator may also have `render_many(codes, intrinsics) -> Sequence[Tensor]`: what `render` gives for each intrinsic,
         with one call of `net` on a batch of K equal parts, all rows of the first intrinsic first. Each part then goes through
         that intrinsic's own adapter (`ilora_core.mixture`). Without the method maps are drawn one after the other.
+
+        A generator that a linear probe can be put on also has two more. `features(codes, intrinsic) -> (B,K,h,w)`, float32:
+        what its layers put out, adapters off, side by side at the size of `prepare`'s "target", which is then (B,C,h,w), with
+        (B,1,h,w) under "weight" or "valid" for where it counts. `target_picture(target) -> (B,3,H,W)` in [0,1]: what stands in
+        "target", as a picture.
         """
         ...
 

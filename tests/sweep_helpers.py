@@ -72,6 +72,18 @@ class Toy:
         return {}
 
 
+class Seer(Toy):
+    """A toy among whose features is the map itself, in other colours; "target" is the map in [-1,1]."""
+
+    def features(self, codes, intrinsic):
+        value, valid = maps_of(codes["x"])[intrinsic.name]
+        target = intrinsic.to_picture(value, valid)
+        return torch.cat([target.flip(1) * 3 - 1, codes["x"].flip(3)], 1)
+
+    def target_picture(self, target):
+        return (target / 2 + 0.5).clamp(0, 1)
+
+
 def maps_of(pictures):
     """Normals that lean with the colours, and depth that falls with the brightness."""
     valid = torch.ones_like(pictures[:, :1], dtype=torch.bool)
@@ -109,6 +121,7 @@ class Judge:
 @hookimpl
 def ilora_generators():
     yield Card("toy", "A toy.", "CC0-1.0", "sweep_toys:Toy", "sweep_toys:Toy")
+    yield Card("seer", "Sees maps.", "CC0-1.0", "sweep_toys:Seer", "sweep_toys:Seer")
 
 
 @hookimpl

@@ -91,7 +91,7 @@ def plan_sweep(sweep: Sweep, host: PluginHost) -> Plan:
     points, notes = [], {}
     for point in sweep.points():
         try:
-            cell, said = _resolve(point, host)
+            cell, said = _resolve(point, host, scoring.held_out)
             _check(cell, scoring, host)
         except IloraError as error:
             if not point.labels:
@@ -103,7 +103,7 @@ def plan_sweep(sweep: Sweep, host: PluginHost) -> Plan:
     return Plan(sweep, scoring, tuple(points), tuple(notes))
 
 
-def _resolve(point: Point, host: PluginHost) -> tuple[Cell, list[str]]:
+def _resolve(point: Point, host: PluginHost, held_out: HeldOut) -> tuple[Cell, list[str]]:
     from ilora_core.sweep.methods import get_method
 
     options, settings, changes = _split(point.settings)
@@ -115,7 +115,7 @@ def _resolve(point: Point, host: PluginHost) -> tuple[Cell, list[str]]:
     )
     if changes:
         config = replace(config, intrinsics=tuple(replace(i, **changes) for i in config.intrinsics))
-    name, config = method.plan(config, host)
+    name, config = method.plan(config, host, held_out)
     return Cell(name, config), notes
 
 

@@ -30,8 +30,9 @@ from ilora_core.protocols import Source
 from ilora_core.runtime import pick_device
 from ilora_core.sweep.cells import Cell, Scoring
 from ilora_core.sweep.cost import Meter
+from ilora_core.sweep.drawers import Drawer
 from ilora_core.sweep.held_out import open_held_out
-from ilora_core.sweep.methods import Drawer, get_method
+from ilora_core.sweep.methods import get_method
 from ilora_core.sweep.store import Store
 
 __all__ = ["Job", "compute"]

@@ -121,6 +121,11 @@ class OneStepUNet(OneStep):
         conditions = self._told(intrinsic)
         return up_block_features(self.unet, lambda: self._predict(codes["latent"], conditions), codes["latent"])
 
+    @torch.no_grad()
+    def target_picture(self, target: Tensor) -> Tensor:
+        """A map's latent (B,C,H/f,W/f), as in "target", through the decoder that maps are drawn with."""
+        return self._decode_map(target)
+
 
 class StableDiffusion(OneStepUNet):
     """Stable Diffusion 1.x and 2.x, one step. Conditions: "prompt" (1,L,D), the text encoder's last hidden state."""

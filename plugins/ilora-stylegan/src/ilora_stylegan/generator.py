@@ -22,6 +22,7 @@ from ilora_core.errors import CannotEncode, ConfigError
 from ilora_core.intrinsics import Intrinsic
 from ilora_core.losses import picture_loss
 from ilora_core.protocols import Codes
+from ilora_stylegan.features import layer_features
 from ilora_stylegan.projection import Projection, project
 
 __all__ = ["NOISE", "StyleGAN", "draw_z"]
@@ -145,6 +146,15 @@ class StyleGAN:
         k = len(intrinsics)
         together = {name: value.repeat(k, *[1] * (value.ndim - 1)) for name, value in codes.items()}
         return _unit(self._draw(together)).chunk(k)
+
+    @torch.no_grad()
+    def features(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
+        """What the synthesis layers put out, at the picture's size, (B,K,R,R): a linear probe's input."""
+        return layer_features(self.net, lambda: self._draw(codes), self.resolution)
+
+    def target_picture(self, target: Tensor) -> Tensor:
+        """What is in "target", as a picture."""
+        return _unit(target)
 
     def to(self, device: torch.device | str) -> StyleGAN:
         """Move the network."""

@@ -168,6 +168,10 @@ class VQGAN:
             shape = self._draw(codes).shape[-2:]
         return torch.cat([F.interpolate(value.float(), size=size or shape) for value in values], 1)
 
+    def target_picture(self, target: Tensor) -> Tensor:
+        """What is in "target", as a picture."""
+        return _unit(target)
+
     def layouts(
         self, state: Mapping[str, Tensor], config: Mapping[str, Any]
     ) -> Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, str]]]:

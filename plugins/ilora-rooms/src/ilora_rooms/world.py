@@ -8,17 +8,15 @@ among 3e-4 to 3e-3); the diffusion model's are the quickstart's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ilora_core.reproduce.world import Family, Quality, World
+from ilora_core.reproduce.world import Family, World
+from ilora_rooms.world_quality import checkpoints
 
 __all__ = ["world"]
 
 _ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
-_VISITS = (0, 1_000, 4_000, 16_000)
-_QUICK_VISITS = (0, 500)
 
 
 def world(*, quick: bool, out: Path, data: str, device: str) -> World:
@@ -88,7 +86,7 @@ def world(*, quick: bool, out: Path, data: str, device: str) -> World:
         steps=(1, 5) if quick else (1, 5, 25),
         guidance=(1.0, 3.0) if quick else (1.0, 3.0, 7.0),
         strengths=(0.5, 0.9) if quick else (0.3, 0.5, 0.7, 0.9),
-        quality=_quality(diffusion, out, quick=quick),
+        quality=checkpoints(diffusion, out, quick=quick),
         judges={"normals": "rooms", "depth": "rooms"},
         prompts={"normals": "surface normal"},
         lengths=(20, 60) if quick else (100, 400),
@@ -104,13 +102,3 @@ def world(*, quick: bool, out: Path, data: str, device: str) -> World:
         ),
         device=device or "cpu",
     )
-
-
-def _quality(family: Family, out: Path, *, quick: bool) -> Quality:
-    """The diffusion model after some numbers of visits, trained here, and the shipped one."""
-    visits = _QUICK_VISITS if quick else _VISITS
-    folder = out.resolve() / ("trajectory-quick" if quick else "trajectory")
-    trained = {f"{n:,}": folder / f"visits-{n:06d}" for n in visits}
-    versions: dict[str, Mapping[str, Any]] = {name: {"generator.weights": str(path)} for name, path in trained.items()}
-    versions["98,000 (shipped)"] = {"generator.weights": ""}
-    return Quality(family, versions)

@@ -19,7 +19,7 @@ __all__ = ["PAGE", "main", "render"]
 
 PAGE = Path(__file__).with_name("results.md")
 RECORDS = Path(__file__).with_name("results")
-_PLACE = Path(__file__).with_name("results_reading.md")
+_READING = Path(__file__).with_name("results") / "reading.md"
 _HEAD = """# Results: the paper's tables and figures on rooms
 
 Written by `python docs/make_results.py` from the records in [docs/results](results); do not edit it by hand.
@@ -37,7 +37,7 @@ def render() -> str:
 
     found = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in RECORDS.glob("*/results.json")}
     ordered = [found[name] for name in STUDIES if name in found]
-    parts = [_HEAD, _machine(ordered), _PLACE.read_text(encoding="utf-8"), _verdicts(ordered)]
+    parts = [_HEAD, _machine(ordered), _READING.read_text(encoding="utf-8"), _verdicts(ordered)]
     parts += [study_markdown(one, level=2, pictures=f"results/{one['study']}/") for one in ordered]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 

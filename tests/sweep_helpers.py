@@ -17,6 +17,7 @@ from torch import nn
 
 from ilora_core.adapters import bare
 from ilora_core.cards import Card
+from ilora_core.errors import CannotEncode
 from ilora_core.hookspecs import hookimpl
 from ilora_core.intrinsics import DEPTH, NORMALS, unit_vectors
 from ilora_core.losses import picture_loss
@@ -73,7 +74,7 @@ class Toy:
 
 
 class Seer(Toy):
-    """A toy among whose features is the map itself, in other colours; "target" is the map in [-1,1]."""
+    """A toy that reads prompts, by their length, and among whose features is the map itself, in other colours."""
 
     def features(self, codes, intrinsic):
         value, valid = maps_of(codes["x"])[intrinsic.name]
@@ -82,6 +83,17 @@ class Seer(Toy):
 
     def target_picture(self, target):
         return (target / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def render(self, codes, intrinsic):
+        return (super().render(codes, intrinsic) / len(intrinsic.prompt)).clamp(0, 1)
+
+
+class Blind(Toy):
+    """A toy without an encoder."""
+
+    def encode(self, pictures):
+        raise CannotEncode("it only dreams.")
 
 
 def maps_of(pictures):
@@ -121,6 +133,7 @@ class Judge:
 @hookimpl
 def ilora_generators():
     yield Card("toy", "A toy.", "CC0-1.0", "sweep_toys:Toy", "sweep_toys:Toy")
+    yield Card("blind", "Dreams.", "CC0-1.0", "sweep_toys:Blind", "sweep_toys:Blind")
     yield Card("seer", "Sees maps.", "CC0-1.0", "sweep_toys:Seer", "sweep_toys:Seer")
 
 

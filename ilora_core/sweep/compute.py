@@ -30,7 +30,7 @@ from ilora_core.protocols import Source
 from ilora_core.runtime import pick_device
 from ilora_core.sweep.cells import Cell, Scoring
 from ilora_core.sweep.cost import Meter
-from ilora_core.sweep.drawers import Drawer
+from ilora_core.sweep.drawers import Drawer, DrawsTruth
 from ilora_core.sweep.held_out import open_held_out
 from ilora_core.sweep.methods import get_method
 from ilora_core.sweep.store import Store
@@ -108,7 +108,7 @@ def _score(job: Job, host: PluginHost, drawer: Drawer | None) -> Yields[Event, N
         source = yield from open_held_out(scoring.held_out, config, size=drawer.size, host=host, device=device)
         yield Prepared("score", 0, len(source))
         intrinsic = _true_intrinsic(source, wanted)
-        pairs = _Pairs(source, intrinsic, drawer)
+        pairs = _Pairs(source, intrinsic, drawer.reading(intrinsic) if isinstance(drawer, DrawsTruth) else drawer)
         found[wanted.name] = evaluate(pairs, intrinsic, protocol=scoring.protocol or None).to_json()
         shown |= pairs.shown
         drawer = None

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from ilora_core.protocols import Adapter, Batch, Codes, Generator
 from ilora_core.runtime import make_accelerator, place
 from ilora_core.tiling import resize_maps
 
-__all__ = ["Constant", "Drawer", "Fitted", "Frozen", "count_parameters"]
+__all__ = ["Constant", "Drawer", "DrawsTruth", "Fitted", "Frozen", "count_parameters"]
 
 
 class Drawer(Protocol):
@@ -43,6 +43,15 @@ class Drawer(Protocol):
 
     def __call__(self, batch: Batch) -> Tensor:
         """Maps (B,C,H,W) at the size of the batch's pictures."""
+        ...
+
+
+@runtime_checkable
+class DrawsTruth(Drawer, Protocol):
+    """A drawer that looks at the batch's own maps."""
+
+    def reading(self, truth: Intrinsic) -> Drawer:
+        """The same for maps that are to be read as `truth`, with its kind of depth."""
         ...
 
 

@@ -17,6 +17,7 @@ from ilora_core.plugins import PluginHost
 from ilora_core.sweep.drawers import Drawer
 from ilora_core.sweep.held_out import HeldOut
 from ilora_core.sweep.learnt import AdapterFit, Mean, Probe, RandomInit
+from ilora_core.sweep.untrained import Ceiling, Labels, Picture, Prompt
 
 __all__ = ["METHODS", "Method", "get_method"]
 
@@ -52,4 +53,8 @@ METHODS: dict[str, Method] = {
     "random-init": RandomInit(),
     "mean-map": Mean(),
     "probe": Probe(),
+    "labeler": Labels(),
+    "picture": Picture(),
+    "ceiling": Ceiling(),
+    "prompt": Prompt(),
 }

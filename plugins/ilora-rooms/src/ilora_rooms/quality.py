@@ -135,7 +135,10 @@ def draw(
 def _parts(generator: StableDiffusion) -> model.Generator:
     scheduler = DDIMScheduler.from_config(dict(generator.scheduler_config))
     tokenizer: Any = generator.tokenizer
-    return model.Generator(generator.unet, generator.text_encoder, tokenizer, generator.vae, scheduler)
+    unet, text, codec = (
+        part.to(generator.unet.device) for part in (generator.unet, generator.text_encoder, generator.vae)
+    )
+    return model.Generator(unet, text, tokenizer, codec, scheduler)
 
 
 def _features(pictures: Tensor) -> Tensor:
@@ -180,7 +183,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="where rooms are rendered and samples drawn")
-    parser.add_argument("--untrained", action=argparse.BooleanOptionalAction, default=True, help="the upper bound too")
+    parser.add_argument("--untrained", action=argparse.BooleanOptionalAction, default=True, help="random weights too")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the figures there")
     parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="draw the first 64 pictures of each row there")
     args = parser.parse_args(argv)

@@ -12,10 +12,21 @@ from typing import Any
 from ilora_core.errors import ConfigError
 from ilora_core.reproduce.world import Family, Quality, World
 
-__all__ = ["world"]
+__all__ = ["COUNTS", "world"]
 
 _LABELERS = {"normals": "omnidata-normal", "depth": "zoedepth", "albedo": "paradigms", "shading": "paradigms"}
 _ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
+
+COUNTS = (
+    ("VQGAN, FFHQ", "vqgan-ffhq"),
+    ("StyleGAN2, FFHQ", "stylegan2-ffhq"),
+    ("StyleGAN2, bedroom", "stylegan2-bedroom"),
+    ("StyleGAN-XL, FFHQ", "styleganxl-ffhq"),
+    ("StyleGAN-XL, ImageNet", "styleganxl-imagenet"),
+    ("Stable Diffusion 1.5", "sd15"),
+    ("Stable Diffusion 2.1, many steps", "sd21-aug"),
+)
+"""The paper's generators, by name and card."""
 
 
 def world(*, quick: bool, out: Path, data: str, device: str) -> World:
@@ -76,15 +87,7 @@ def world(*, quick: bool, out: Path, data: str, device: str) -> World:
         judges={"normals": "omnidata-normal", "depth": "zoedepth"},
         prompts={"normals": "turn it into a surface normal map"},
         lengths=(500, 1_000) if quick else (1_500, 15_000),
-        counts=(
-            ("VQGAN, FFHQ", "vqgan-ffhq"),
-            ("StyleGAN2, FFHQ", "stylegan2-ffhq"),
-            ("StyleGAN2, bedroom", "stylegan2-bedroom"),
-            ("StyleGAN-XL, FFHQ", "styleganxl-ffhq"),
-            ("StyleGAN-XL, ImageNet", "styleganxl-imagenet"),
-            ("Stable Diffusion 1.5", "sd15"),
-            ("Stable Diffusion 2.1, many steps", "sd21-aug"),
-        ),
+        counts=COUNTS,
         notes=(
             "Pseudo-labels to learn from; judged against DIODE's scanner, or by agreement with the labeler on samples.",
         ),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ilora_core.reproduce.paper import COUNTS
 from ilora_core.reproduce.world import Family, World
 from ilora_rooms.world_quality import checkpoints
 
@@ -91,10 +92,11 @@ def world(*, quick: bool, out: Path, data: str, device: str) -> World:
         prompts={"normals": "surface normal"},
         lengths=(20, 60) if quick else (100, 400),
         counts=(
-            ("diffusion", "rooms"),
-            ("many steps", "rooms-aug"),
-            ("StyleGAN2", "rooms-stylegan2"),
-            ("VQGAN", "rooms-vqgan"),
+            ("rooms, diffusion", "rooms"),
+            ("rooms, many steps", "rooms-aug"),
+            ("rooms, StyleGAN2", "rooms-stylegan2"),
+            ("rooms, VQGAN", "rooms-vqgan"),
+            *COUNTS,
         ),
         notes=(
             "400 steps of batch 4 (the VQGAN 200) show 1,600 pictures (800): of 4,000 labels the trained methods see a part, "

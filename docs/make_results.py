@@ -25,8 +25,9 @@ _HEAD = """# Results: the paper's tables and figures on rooms
 Written by `python docs/make_results.py` from the records in [docs/results](results); do not edit it by hand.
 
 Every number below comes out of the command that stands with it; `ilora reproduce all` makes all of them, offline, and keeps its
-cells, so that a part of it can be checked by itself. Protocols: [conventions.md](conventions.md#evaluation-protocols). CPU time and
-memory are those of one fit with its preparation, one thread; the machine had other work to do, so wall time is left out.
+cells, so that a part of it can be checked by itself. Protocols: [conventions.md](conventions.md#evaluation-protocols). CPU time
+and memory are those of one fit with its preparation, by one thread on a machine that had other work to do: compare them within a
+table. Wall time is left out for that reason.
 """
 
 
@@ -54,7 +55,9 @@ def _verdicts(records: Sequence[dict[str, Any]]) -> str:
     """A line per study: how many of the statements tested hold."""
     lines = ["| | | hold | other way round | undecided |", "| --- | --- | ---: | ---: | ---: |"]
     for record in records:
-        counts = [sum(c["verdict"] == v for c in record["claims"]) for v in ("holds", "the other way round", "undecided")]
+        counts = [
+            sum(c["verdict"] == v for c in record["claims"]) for v in ("holds", "the other way round", "undecided")
+        ]
         if record["claims"]:
             lines.append(f"| {record['study']} | {record['title']} | {counts[0]} | {counts[1]} | {counts[2]} |")
     return "## Statements tested\n\n" + "\n".join(lines) + "\n"

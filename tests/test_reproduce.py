@@ -37,7 +37,7 @@ def host():
 @pytest.fixture
 def world(sweep_toys):
     family = Family("toy", {}, "source.n", "toys:test:6")
-    made = {f: () for f in ("families", "labels", "seeds", "ranks", "steps", "guidance", "strengths")}
+    made = dict.fromkeys(("families", "labels", "seeds", "ranks", "steps", "guidance", "strengths"), ())
     return World(
         "toys", "Toys.", True, **made, usual=4, validation=2, layers={}, many=family, sdedit=family, quality=None
     )
@@ -62,8 +62,8 @@ def run(what, world, out, **options) -> tuple[Reproduced, list]:
 
 @pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_study_of_the_rooms_world_can_be_planned(host, tmp_path, name, quick):
-    made = make_study(name, load_world("rooms", quick=quick, out=tmp_path))
+def test_every_study_of_the_rooms_world_can_be_planned(host, name, quick):
+    made = make_study(name, load_world("rooms", quick=quick))
     plans = plan_study(made, host)
     assert made.claims or name in ("table2", "table5")
     for part, own in zip(made.parts, plans, strict=True):
@@ -81,13 +81,13 @@ def test_every_study_of_the_rooms_world_can_be_planned(host, tmp_path, name, qui
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_of_the_papers_world_can_be_planned(host, tmp_path, name):
-    made = make_study(name, load_world("paper", out=tmp_path, data=str(tmp_path)))
+    made = make_study(name, load_world("paper", data=str(tmp_path)))
     plans = plan_study(made, host)
     assert all(plan.cells for own in plans for plan in own)
 
 
-def test_studies_share_their_cells(host, tmp_path):
-    world = load_world("rooms", out=tmp_path)
+def test_studies_share_their_cells(host):
+    world = load_world("rooms")
     cells = {
         name: {cell.hash for own in plan_study(make_study(name, world), host) for plan in own for cell in plan.cells}
         for name in ("table1", "table2", "table4", "fig9")
@@ -97,13 +97,13 @@ def test_studies_share_their_cells(host, tmp_path):
     assert cells["table2"] & cells["table4"]
 
 
-def test_worlds_and_targets_that_are_not_there(tmp_path):
+def test_worlds_and_targets_that_are_not_there():
     with pytest.raises(UnknownName, match="'mars'; there are rooms, paper"):
         load_world("mars")
     with pytest.raises(ConfigError, match="--data"):
         load_world("paper")
     with pytest.raises(UnknownName, match="'table9'; there are table1"):
-        make_study("table9", load_world("rooms", out=tmp_path))
+        make_study("table9", load_world("rooms"))
 
 
 def test_claims_are_decided_and_everything_is_written(world, tmp_path):
@@ -138,17 +138,6 @@ def test_nothing_is_computed_twice(world, tmp_path, sweep_toys):
     assert again.results["parts"] == first.results["parts"]
 
 
-def test_what_a_study_needs_is_made_first_and_told(world, tmp_path):
-    def before(out):
-        yield "making it"
-        (out / "made").mkdir(parents=True)
-
-    end, events = run(study(before=before), world, tmp_path / "out")
-    assert events[0].text == "making it"
-    assert (tmp_path / "out" / "made").is_dir()
-    assert end.failed == 0
-
-
 def test_a_cell_that_fails_leaves_its_claims_open(world, tmp_path):
     sweep = Sweep({**BASE, "generator.trap": str(tmp_path)}, (), "toys:test:6")
     part = Part("normals", [({"row": "a"}, sweep), ({"row": "b"}, Sweep(BASE, (), "toys:test:6"))])
@@ -161,7 +150,9 @@ def test_a_cell_that_fails_leaves_its_claims_open(world, tmp_path):
 
 def test_one_table_holds_one_protocol(world, tmp_path):
     sweeps = [({"row": p}, Sweep(BASE, (), "toys:test:6", p)) for p in ("normals-pooled", "normals-per-image")]
-    with pytest.raises(DataError, match="one table cannot hold normals by normals-per-image and normals by normals-pooled"):
+    with pytest.raises(
+        DataError, match="one table cannot hold normals by normals-per-image and normals by normals-pooled"
+    ):
         run(study(parts=(Part("normals", sweeps),), claims=()), world, tmp_path / "out")
 
 

@@ -41,7 +41,7 @@ def reproduce(
     from ilora_core.reproduce import STUDIES, load_world, make_study
 
     out = out or f"runs/reproduce/{world}{'-quick' if quick else ''}"
-    made = load_world(world, quick=quick, out=out, data=data or ("DIODE" if not targets else ""), device=device)
+    made = load_world(world, quick=quick, data=data or ("DIODE" if not targets else ""), device=device)
     if not targets:
         _list([make_study(name, made) for name in STUDIES])
         return

@@ -33,12 +33,10 @@ class StudyDisplay:
     def show(self, event: Any) -> None:
         """One event of `ilora_core.reproduce.reproduce`."""
         from ilora_core.reproduce import Reproduced
-        from ilora_core.reproduce.run import Began, Said
+        from ilora_core.reproduce.run import Began
         from ilora_core.sweep import Planned
 
-        if isinstance(event, Said):
-            self._say(event.text)
-        elif isinstance(event, Began):
+        if isinstance(event, Began):
             self._close()
             self._part = f"{event.part} ({event.number} of {event.of})"
         elif isinstance(event, Planned):

@@ -10,7 +10,7 @@ from ilora_core.report.tables import decimals_for, figure_label, number
 
 __all__ = ["study_markdown"]
 
-_COSTS = {"pictures": "pictures", "trained": "trained", "cpu_s": "CPU s", "wall_s": "wall s", "peak_mib": "peak MiB"}
+_COSTS = {"pictures": "pictures", "trained": "trained", "cpu_s": "CPU s", "peak_mib": "peak MiB"}
 
 
 def study_markdown(results: Mapping[str, Any], *, level: int = 1, pictures: str = "") -> str:

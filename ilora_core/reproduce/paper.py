@@ -29,7 +29,7 @@ COUNTS = (
 """The paper's generators, by name and card."""
 
 
-def world(*, quick: bool, out: Path, data: str, device: str) -> World:
+def world(*, quick: bool, data: str, device: str) -> World:
     """data: DIODE's folder. Raises ConfigError without it."""
     if not data:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Compute a study: make what its cells need, fill its grids, decide its claims, write what it found.
+"""Compute a study: fill its grids, decide its claims, write what it found.
 
 OUT/cells/…                    the cells of all studies, each computed once (see `ilora_core.sweep.store`)
 OUT/<study>/results.json       rows with every figure, costs, claims with their verdicts, the paper's numbers, where it was made
@@ -33,7 +33,7 @@ from ilora_core.sweep.cells import Plan
 from ilora_core.sweep.run import fill
 from ilora_core.sweep.store import Store
 
-__all__ = ["Began", "Reproduced", "Said", "plan_study", "reproduce"]
+__all__ = ["Began", "Reproduced", "plan_study", "reproduce"]
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,6 @@ class Began:
     part: str
     number: int
     of: int
-
-
-@dataclass(frozen=True)
-class Said:
-    """A line of progress of what is made before the fits."""
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -72,12 +65,10 @@ def plan_study(study: Study, host: PluginHost) -> list[list[Plan]]:
 
 def reproduce(
     study: Study, world: World, out: Path | str, *, on: str = "sequential", host: PluginHost | None = None
-) -> Iterator[SweepEvent | Began | Said | Reproduced]:
+) -> Iterator[SweepEvent | Began | Reproduced]:
     """Compute what is missing of a study in `out` and write its results; yields what happens, as `run_sweep` does."""
     host, store = host or load_plugins(), Store(Path(out).resolve())
     plans = plan_study(study, host)
-    if study.before:
-        yield from map(Said, study.before(store.out))
     number, total = 0, sum(map(len, plans))
     for part, own in zip(study.parts, plans, strict=True):
         for plan in own:

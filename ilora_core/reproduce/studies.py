@@ -161,7 +161,6 @@ def fig5(world: World) -> Study:
         [Part("normals", [({}, sweep)], _NORMALS)],
         claims,
         (published.FID,),
-        before=world.quality.before,
         tables=world.quality.tables,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,6 @@ class Study:
     claims       statements that the grids decide
     published    the paper's own numbers
     footnotes    errors and open points of the paper, and what must not be compared
-    before       makes in a folder what the cells need (checkpoints), and says how it goes on
     tables       further tables that are no grid of fits
     summary      one more table, from the claims' verdicts
     """
@@ -90,6 +89,5 @@ class Study:
     claims: Sequence[Claim] = ()
     published: Sequence[Published] = ()
     footnotes: Sequence[str] = ()
-    before: Callable[[Path], Iterator[str]] | None = None
     tables: Callable[[Path, PluginHost], Sequence[Table]] | None = None
     summary: Callable[[Sequence[Decided]], Table] | None = None

@@ -7,7 +7,7 @@ labelers and DIODE, for whoever has them and a GPU.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,11 @@ class Family:
 class Quality:
     """A generator at several qualities: name -> settings, the best last.
 
-    before: trains what is missing in a folder; tables: how good each one's own pictures are.
+    tables: how good each one's own pictures are.
     """
 
     family: Family
     versions: Mapping[str, Mapping[str, Any]]
-    before: Callable[[Path], Iterator[str]] | None = None
     tables: Callable[[Path, PluginHost], Sequence[Table]] | None = None
 
 
@@ -108,8 +107,8 @@ class World:
     device: str = "auto"
 
 
-def load_world(name: str, *, quick: bool = False, out: Path | str = "", data: str = "", device: str = "") -> World:
-    """The world of that name. out: where it keeps what it trains; data: a dataset's folder; device: in place of its own.
+def load_world(name: str, *, quick: bool = False, data: str = "", device: str = "") -> World:
+    """The world of that name. data: a dataset's folder; device: in place of its own.
 
     Raises UnknownName that lists the worlds, and MissingDependency for the plugin that brings it.
     """
@@ -120,4 +119,4 @@ def load_world(name: str, *, quick: bool = False, out: Path | str = "", data: st
         make = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
         raise MissingDependency(f"the world {name!r} needs {error.name}, which is not installed here.") from error
-    return make(quick=quick, out=Path(out), data=data, device=device)
+    return make(quick=quick, data=data, device=device)

@@ -15,9 +15,11 @@ from ilora_rooms.model import WIDTHS, build
 from ilora_sd.loading import Components, check_timestep, load_folder, randomise
 from ilora_sd.model import StableDiffusion
 
-__all__ = ["SHIPPED", "provenance_of", "rooms", "skeleton", "tiny", "untrained"]
+__all__ = ["CHECKPOINTS", "SHIPPED", "provenance_of", "rooms", "skeleton", "tiny", "untrained"]
 
 SHIPPED = Path(__file__).parent / "weights" / "ldm"
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
+"""Earlier states of the shipped model; in a clone of the repository, not in a wheel."""
 
 
 def rooms(
@@ -31,13 +33,14 @@ def rooms(
 ) -> StableDiffusion:
     """The rooms model.
 
-    weights      another folder in the same layout, e.g. an earlier checkpoint; "" = the shipped one
+    weights      another folder in the same layout, or the name of one in CHECKPOINTS; "" = the shipped one
     timestep     at which the UNet is read; None = the last one, as in the paper
     output       "raw": the UNet's output is the map's latent; "clean": the clean latent that it stands for is
     loss         "latent", or "decoded": through the codec (`ilora_sd.decoded`)
     random_unet  the control: same architecture, same codec, a UNet that never saw a room
     """
     folder = Path(weights).expanduser() if weights else SHIPPED
+    folder = folder if folder.is_dir() else CHECKPOINTS / weights
     if not (folder / "unet").is_dir():
         raise WeightsError(
             f"there is no rooms model in {folder}. Reinstall ilora-rooms, or train one: python -m ilora_rooms.pretrain"

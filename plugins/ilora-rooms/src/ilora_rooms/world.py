@@ -8,19 +8,18 @@ among 3e-4 to 3e-3); the diffusion model's are the quickstart's.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ilora_core.reproduce.paper import COUNTS
 from ilora_core.reproduce.world import Family, World
-from ilora_rooms.world_quality import checkpoints
+from ilora_rooms.world_quality import states
 
 __all__ = ["world"]
 
 _ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
 
 
-def world(*, quick: bool, out: Path, data: str, device: str) -> World:
+def world(*, quick: bool, data: str, device: str) -> World:
     """quick: fewer steps, labels, seeds and test rooms, for a look at everything within an hour; its figures mean little."""
     common = {
         "preset": "none",
@@ -87,7 +86,7 @@ def world(*, quick: bool, out: Path, data: str, device: str) -> World:
         steps=(1, 5) if quick else (1, 5, 25),
         guidance=(1.0, 3.0) if quick else (1.0, 3.0, 7.0),
         strengths=(0.5, 0.9) if quick else (0.3, 0.5, 0.7, 0.9),
-        quality=checkpoints(diffusion, out, quick=quick),
+        quality=states(diffusion, quick=quick),
         judges={"normals": "rooms", "depth": "rooms"},
         prompts={"normals": "surface normal"},
         lengths=(20, 60) if quick else (100, 400),

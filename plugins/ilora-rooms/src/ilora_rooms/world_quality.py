@@ -1,72 +1,58 @@
-"""The diffusion model at several qualities: checkpoints of one pre-training from random weights on, and the shipped weights.
+"""The diffusion model at several qualities: earlier states of the shipped weights, random ones, and how good their samples are.
 
-The checkpoints are trained where the reproduction is made (`ilora_rooms.trajectory`); how good their samples are is their Fréchet
-distance to rooms on the labeler's features (`ilora_rooms.quality`). Both run as processes of their own and leave files behind,
-so that they are done once.
+The earlier states are in a clone of the repository (`ilora_rooms.generator.CHECKPOINTS`); `ilora_rooms.trajectory` trains more.
+The quality of samples is their Fréchet distance to rooms on the labeler's features (`ilora_rooms.quality`), measured once by a
+process of its own that leaves a file.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ilora_core.errors import DataError
 from ilora_core.files import read_json
 from ilora_core.plugins import PluginHost
 from ilora_core.report import Cell, Table
 from ilora_core.reproduce.world import Family, Quality
+from ilora_rooms.generator import CHECKPOINTS
 
-__all__ = ["checkpoints"]
+__all__ = ["states"]
 
-_VISITS, _SAMPLES, _SHARDS = (0, 1_000, 4_000), 500, 6
-_QUICK_VISITS, _QUICK_SAMPLES, _QUICK_SHARDS = (0, 500), 100, 1
-_SHIPPED = "98,000 (shipped)"
+_STATES = {"10,000 visits": "visits-010000", "30,000 visits": "visits-030000", "71,000 visits": "visits-071000"}
+_RANDOM, _SHIPPED = "random weights", "98,000 visits (shipped)"
+_BOUNDS = {"real rooms": "other rooms", "codec": "other rooms through the codec", "untrained": _RANDOM}
 
 
-def checkpoints(family: Family, out: Path, *, quick: bool) -> Quality:
-    """The family after some numbers of visits; below `out` when it has been trained."""
-    visits = _QUICK_VISITS if quick else _VISITS
-    folder = out.resolve() / ("trajectory-quick" if quick else "trajectory")
-    trained = {f"{n:,}": folder / f"visits-{n:06d}" for n in visits}
-    versions: dict[str, Mapping[str, Any]] = {name: {"generator.weights": str(path)} for name, path in trained.items()}
+def states(family: Family, *, quick: bool) -> Quality:
+    """The family at every state that is there, the best last."""
+    present = {name: folder for name, folder in _STATES.items() if (CHECKPOINTS / folder).is_dir()}
+    present = dict(list(present.items())[:1]) if quick else present
+    versions = {_RANDOM: {"generator.random_unet": True}}
+    versions |= {name: {"generator.weights": folder} for name, folder in present.items()}
     versions[_SHIPPED] = {"generator.weights": ""}
-    before = partial(_train, folder=folder, visits=visits, shards=_QUICK_SHARDS if quick else _SHARDS)
-    samples = _QUICK_SAMPLES if quick else _SAMPLES
-    return Quality(family, versions, before, partial(_table, folder=folder, trained=trained, samples=samples))
+    return Quality(family, versions, partial(_table, present=present, samples=50 if quick else 500))
 
 
-def _train(_out: Path, *, folder: Path, visits: Sequence[int], shards: int) -> Iterator[str]:
-    """Train the checkpoints that are missing; a stopped training goes on."""
-    if all((folder / f"visits-{n:06d}").is_dir() for n in visits):
-        return
-    yield f"Training a model on rooms from random weights, {max(visits):,} visits …"
-    numbers = ",".join(map(str, visits))
-    _run("ilora_rooms.trajectory", "--out", folder, "--visits", numbers, "--shards", shards, "--resume")
-
-
-def _table(_out: Path, _host: PluginHost, *, folder: Path, trained: Mapping[str, Path], samples: int) -> list[Table]:
-    """The distance of each checkpoint's samples to rooms, between its bounds."""
-    file = folder / f"quality-{samples}.json"
+def _table(out: Path, _host: PluginHost, *, present: dict[str, str], samples: int) -> list[Table]:
+    """The distance of each state's samples to rooms, between its bounds."""
+    file = out / f"rooms-fid-{samples}.json"
     if not file.is_file():
-        weights = [*map(str, trained.values()), "shipped"]
-        _run("ilora_rooms.quality", "--generator", "rooms", "--n", samples, "--out", file, "--weights", *weights)
-    found = read_json(file)["results"]
-    names = {str(path): name for name, path in trained.items()} | {"shipped": _SHIPPED}
-    rows = [(names.get(key, key), Cell(f"{row['fid']:.1f}", f"± {row['sd']:.1f}")) for key, row in found.items()]
+        weights = [*(str(CHECKPOINTS / folder) for folder in present.values()), "shipped"]
+        options = ["--generator", "rooms", "--n", str(samples), "--out", str(file), "--weights", *weights]
+        command = [sys.executable, "-m", "ilora_rooms.quality", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+            raise DataError(f"measuring the samples' quality failed: {' '.join(last)}")
+    names = {str(CHECKPOINTS / folder): name for name, folder in present.items()} | {"shipped": _SHIPPED} | _BOUNDS
+    found = {names[key]: row for key, row in read_json(file)["results"].items()}
+    order = [*_BOUNDS.values(), *present, _SHIPPED]
+    rows = [(n, Cell(f"{found[n]['fid']:.1f}", f"± {found[n]['sd']:.1f}")) for n in order if n in found]
     note = (
         f"Fréchet distance of {samples} samples to {samples} test rooms, on 128 features of the rooms labeler, not Inception's. "
-        "Bounds: other rooms, and rooms through the codec."
+        "The states of 10,000 and 30,000 visits have an older codec than the others, through which their maps are drawn too."
     )
-    return [Table("Quality of the samples by visits", ("", "rooms FID \u2193"), rows, note=note)]
-
-
-def _run(module: str, *arguments: object) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise DataError(f"`python -m {module}` failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+    return [Table("Quality of the samples", ("", "rooms FID ↓"), rows, note=note)]

@@ -182,3 +182,18 @@ def test_convert_refuses_before_anything_is_written(tmp_path):
         assert words in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("make", [tiny, tiny3], ids=["stylegan2", "stylegan3"])
+def test_features_are_the_layers_at_the_pictures_size(make):
+    generator = make()
+    side, codes = generator.resolution[0], generator.sample(2, seed=0)
+    features = generator.features(codes, NORMALS)
+
+    assert features.shape[0] == 2
+    assert features.shape[1] > 16
+    assert features.shape[2:] == (side, side)
+    assert features.isfinite().all()
+    torch.testing.assert_close(features[1:], generator.features({k: v[1:] for k, v in codes.items()}, NORMALS))
+    assert not any(module._forward_hooks for module in generator.net.modules())
+    torch.testing.assert_close(generator.target_picture(generator._draw(codes)), generator.picture(codes))

@@ -81,7 +81,8 @@ def test_guidance_keeps_its_empty_prompt():
     generator.render(generator.encode(torch.rand(1, 3, *generator.resolution)), NORMALS)
     learnt, blank = adapter.conditions("")["prompt"][0], generator.embed("")["prompt"][0]
     rows = [row for prompts in seen for row in prompts]
-    assert any(torch.equal(row, learnt) for row in rows) and any(torch.equal(row, blank) for row in rows)
+    assert any(torch.equal(row, learnt) for row in rows)
+    assert any(torch.equal(row, blank) for row in rows)
     assert all(torch.equal(row, learnt) or torch.equal(row, blank) for row in rows)
 
 
@@ -133,7 +134,11 @@ def test_refusals():
 def test_fit_and_predict(tmp_path: Path, adapter, generator, given):
     def ilora(*words):
         done = subprocess.run(
-            [sys.executable, "-m", "ilora_cli", *words], capture_output=True, text=True, timeout=300, cwd=tmp_path
+            [sys.executable, "-m", "ilora_cli.main", *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr

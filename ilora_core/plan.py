@@ -22,13 +22,14 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ilora_core.adapters import LoraAdapter
+from ilora_core.adapters import sites_of
+from ilora_core.attaching import attach
 from ilora_core.config import RuntimeConfig, TrainConfig, build
 from ilora_core.errors import CannotEncode, ConfigError
 from ilora_core.factories import call_factory
 from ilora_core.intrinsics import NORMALS
 from ilora_core.plugins import PluginHost
-from ilora_core.protocols import Codes, Generator
+from ilora_core.protocols import Adapter, Codes, Generator
 
 __all__ = ["Plan", "count", "make_plan"]
 
@@ -70,6 +71,7 @@ def make_plan(
     name: str,
     *,
     settings: Mapping[str, Mapping[str, Any]],
+    adapter: str = "lora",
     resolution: int | None = None,
     pictures: int = 1000,
     tflops: float | None = None,
@@ -77,6 +79,7 @@ def make_plan(
     """Plan a fit of the generator called `name`.
 
     settings    the groups of `--set`: generator, adapter, train and runtime count here
+    adapter     card of the adapter
     resolution  side of the pictures; None = the generator's own
     tflops      sustained throughput, 10¹² FLOP/s, for an estimate of time
     Raises ConfigError for a card without a skeleton.
@@ -93,7 +96,8 @@ def make_plan(
     two = codes if train.batch > 1 else _dry_codes(generator, 2, side)[1]
     # A second one, whose device is the CPU: a module of fake tensors cannot be moved.
     generator = _skeleton(host, name, settings.get("generator", {}))
-    about = _attach(generator, settings.get("adapter", {}), parameters)
+    attached = _attach(host, adapter, generator, settings.get("adapter", {}))
+    about = _about(attached, generator, parameters)
     forward, backward, activations, behind = _dry_loss(generator, codes, runtime)
     flops |= {"forward": forward, "backward": backward, "step": forward + backward}
     flops["reference_step"] = flops["encode"] + flops["prepare"] + flops["step"]
@@ -121,12 +125,13 @@ def make_plan(
 
 
 def count(
-    host: PluginHost, name: str, settings: Mapping[str, Mapping[str, Any]]
+    host: PluginHost, name: str, settings: Mapping[str, Mapping[str, Any]], *, adapter: str = "lora"
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """(parameters by part, the adapter's figures) alone: the quick part of `make_plan`."""
     generator = _skeleton(host, name, settings.get("generator", {}))
     parameters = _parameters(generator)
-    return parameters, _attach(generator, settings.get("adapter", {}), parameters)
+    attached = _attach(host, adapter, generator, settings.get("adapter", {}))
+    return parameters, _about(attached, generator, parameters)
 
 
 def _skeleton(host: PluginHost, name: str, settings: Mapping[str, Any]) -> Any:
@@ -150,19 +155,20 @@ def _modules(generator: Any) -> dict[str, nn.Module]:
     return {"net": generator.net} | {n.lstrip("_"): m for n, m in others.items() if m is not generator.net}
 
 
-def _attach(generator: Generator, settings: Mapping[str, Any], parameters: Mapping[str, int]) -> dict[str, Any]:
-    """Attach a LoRA and count it."""
+def _attach(host: PluginHost, name: str, generator: Generator, settings: Mapping[str, Any]) -> Adapter:
     given = dict(settings)
     targets = given.pop("targets", None) or generator.targets
-    try:
-        adapter = LoraAdapter(**given)
-    except TypeError as error:
-        raise ConfigError(f"--set adapter.…: {error}.") from error
-    adapter.attach(generator.net, targets)
+    adapter: Adapter = host.make("adapters", name, **given)
+    attach(adapter, generator, NORMALS, targets)
+    return adapter
+
+
+def _about(adapter: Adapter, generator: Generator, parameters: Mapping[str, int]) -> dict[str, Any]:
+    """How many layers carry the adapter, and what it trains."""
     trained = sum(p.numel() for p in adapter.parameters())
     base = parameters["net"] + parameters.get("vae", 0)
     return {
-        "sites": sum(1 for module in generator.net.modules() if hasattr(module, "lora_A")),
+        "sites": len(sites_of(generator.net).layers),
         "parameters": trained,
         "base_parameters": base,
         "share": trained / base,

@@ -17,7 +17,8 @@ __all__ = ["plan"]
 
 def plan(
     generator: Annotated[str, typer.Option("--generator", "-g", help="A generator (`ilora list-plugins`).")],
-    rank: Annotated[int | None, typer.Option(help="LoRA rank.")] = None,
+    adapter: Annotated[str, typer.Option(help="An adapter (`ilora list-plugins`).")] = "lora",
+    rank: Annotated[int | None, typer.Option(help="The adapter's rank.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Side of the pictures; default: the generator's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Pictures per step.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
@@ -39,7 +40,13 @@ def plan(
         given[group] = {**given.get(group, {}), **stated}
     merged = merge_settings(generator, preset, given)
     made = make_plan(
-        load_plugins(), generator, settings=merged, resolution=resolution, pictures=pictures, tflops=tflops
+        load_plugins(),
+        generator,
+        settings=merged,
+        adapter=adapter,
+        resolution=resolution,
+        pictures=pictures,
+        tflops=tflops,
     )
     labels = _labels(labeler, merged.get("labeler", {}), made) if labeler else None
     chosen = choose_preset(generator, preset)

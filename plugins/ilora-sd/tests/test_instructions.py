@@ -134,7 +134,11 @@ def test_refusals():
 def test_fit_and_predict(tmp_path: Path, adapter, generator, given):
     def ilora(*words):
         done = subprocess.run(
-            [sys.executable, "-m", "ilora_cli", *words], capture_output=True, text=True, timeout=300, cwd=tmp_path
+            [sys.executable, "-m", "ilora_cli.main", *words],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr

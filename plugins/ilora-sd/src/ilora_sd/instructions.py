@@ -143,7 +143,8 @@ class TextualInversion(Instruction):
         with ExitStack() as stack:
             for name, (encoder, tokenizer) in self.generator.encoders().items():
                 hook = _in_place(self._values[name], _start(tokenizer))
-                stack.callback(encoder.get_input_embeddings().register_forward_hook(hook).remove)
+                for layer in _embeddings(encoder):
+                    stack.callback(layer.register_forward_hook(hook).remove)
             return self.generator.embed(prompt)
 
     def config(self) -> dict[str, Any]:
@@ -190,6 +191,12 @@ def tiny_visii() -> Visii:
 def _start(tokenizer: Any) -> int:
     """Where the text begins: behind the first token, where the tokenizer has one that begins every text."""
     return int(getattr(tokenizer, "bos_token_id", None) is not None)
+
+
+def _embeddings(encoder: Any) -> list[nn.Module]:
+    """What embeds tokens. T5 has it twice, on one weight, and asks the one that `get_input_embeddings` does not give."""
+    weight = encoder.get_input_embeddings().weight
+    return [layer for layer in encoder.modules() if isinstance(layer, nn.Embedding) and layer.weight is weight]
 
 
 def _in_place(values: Tensor, start: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:

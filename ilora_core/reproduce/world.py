@@ -32,6 +32,7 @@ class Family:
     train     how long, in which batches
     rates     learning rate by kind of adapter, or by kind and intrinsic ("lora", "full", "lora.depth")
     labelers  intrinsic -> labeler, where pictures bring no true maps
+    tests     intrinsic -> other held-out pictures, where `test` has no such maps; "" = the fit's own validation pictures
     """
 
     name: str
@@ -41,6 +42,16 @@ class Family:
     train: Mapping[str, Any] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
     labelers: Mapping[str, str] = field(default_factory=dict)
+    tests: Mapping[str, str] = field(default_factory=dict)
+
+    def judged(self, intrinsic: str) -> str:
+        """The held-out pictures for that intrinsic."""
+        return self.tests.get(intrinsic, self.test)
+
+    @property
+    def has_random(self) -> bool:
+        """Whether a network of random weights can be given the same codes and maps: its own samples would be others."""
+        return self.count != "samples"
 
     def rate(self, kind: str, intrinsic: str = "") -> dict[str, float]:
         """The learning rate as a setting; none where the preset's stands."""

@@ -116,17 +116,13 @@ def _series(
 
 
 def _places(axis: Axis) -> tuple[dict[str, float], str]:
-    """Label -> x, and the scale: "log", "linear", or "" for names, which stand side by side."""
-    values: dict[str, float] = {}
-    for choice in axis.choices:
-        try:
-            (value,) = choice.settings.values()
-            same = not isinstance(value, bool) and float(choice.label) == float(value)
-        except (TypeError, ValueError):
-            same = False
-        if not same or not math.isfinite(value):
-            return {c.label: float(i) for i, c in enumerate(axis.choices)}, ""
-        values[choice.label] = float(value)
+    """Label -> x, and the scale: "log" or "linear" where all labels are numbers, "" for names, which stand side by side."""
+    try:
+        values = {choice.label: float(choice.label.replace(",", "")) for choice in axis.choices}
+    except ValueError:
+        values = {}
+    if not values or not all(map(math.isfinite, values.values())):
+        return {c.label: float(i) for i, c in enumerate(axis.choices)}, ""
     if min(values.values()) > 0 and max(values.values()) >= _LOG * min(values.values()):
         return {label: math.log10(value) for label, value in values.items()}, "log"
     return values, "linear"

@@ -1,7 +1,7 @@
 """The paper's own world: Stable Diffusion, StyleGAN2 and -XL, VQGAN, pseudo-labels by Omnidata, ZoeDepth and Paradigms, DIODE.
 
-It needs the published weights, DIODE (`--data`) and a GPU. Rates, batches and steps are the paper's (Table 5, text); the rate of
-full fine-tuning is ours, a tenth of the adapter's, since none is stated.
+It needs the published weights, DIODE (`--data`) and a GPU. Rates, batches and steps are the paper's (Table 5, text); the rates
+of full fine-tuning, a tenth of the adapter's, and of the alternatives to LoRA are ours, since none are stated.
 """
 
 from __future__ import annotations
@@ -89,10 +89,17 @@ def world(*, quick: bool, data: str, device: str) -> World:
         quality=Quality(sd15, {"random weights": {"generator": "sd15", "generator.random_unet": True}, **versions}),
         judges={"normals": "omnidata-normal", "depth": "zoedepth"},
         prompts={"normals": "turn it into a surface normal map"},
+        others={
+            "textual inversion": {"adapter": "textual-inversion", "train.lr": 5e-3},
+            "VISII-like": {"adapter": "visii", "train.lr": 1e-3},
+            "DoRA, rank 8": {"adapter": "dora", "train.lr": 1e-4},
+            "LoHa, rank 4": {"adapter": "loha", "adapter.rank": 4, "train.lr": 1e-4},
+        },
+        others_many={"VISII-like on AUG": {"adapter": "visii", "train.lr": 1e-3}},
         lengths=(500, 1_000) if quick else (1_500, 15_000),
         counts=COUNTS,
         notes=(
-            "Pseudo-labels to learn from; judged against DIODE's scanner, or by agreement with the labeler where it has no truth.",
+            "Pseudo-labels to learn from. Judged by DIODE's scanner; by agreement with the labeler where that has no truth.",
         ),
         device=device or "auto",
     )

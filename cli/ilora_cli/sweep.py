@@ -28,6 +28,10 @@ def sweep(
         typer.Option(help="Score on: SOURCE:split:N, ./PAIRS:N or samples:N. Default: the fit's validation pictures."),
     ] = "",
     protocol: Annotated[str, typer.Option(help="Of the evaluation. Default: the intrinsic's first.")] = "",
+    draw: Annotated[
+        list[str] | None,
+        typer.Option("--draw", help="KEY=VALUE of the generator, for drawing alone: the fit stays the same."),
+    ] = None,
     on: Annotated[str, typer.Option(help="sequential or ray")] = "sequential",
     out: Annotated[str, typer.Option("--out", "-o", help="Folder of cells, tables, plots and report.")] = "runs/sweep",
     generator: fit_options.Generator = "",
@@ -81,7 +85,8 @@ def sweep(
     said = {name: value for name, value in options.items() if value and value != _UNSAID.get(name)}
     said |= {"validation": 0} if validation == 0 else {}
     host = load_plugins()
-    plan = plan_sweep(Sweep({**said, **flatten(given)}, axes, test, protocol), host)
+    drawn = flatten(parse_settings(draw or []))
+    plan = plan_sweep(Sweep({**said, **flatten(given)}, axes, test, protocol, drawn), host)
     if dry_run:
         _list(plan)
     else:

@@ -90,12 +90,12 @@ def world(*, quick: bool, data: str, device: str) -> World:
         judges={"normals": "rooms", "depth": "rooms"},
         prompts={"normals": "surface normal"},
         others={
-            "textual inversion": {"adapter": "textual-inversion", "train.lr": 1e-2},
-            "VISII-like": {"adapter": "visii", "train.lr": 3e-2},
+            "textual inversion": {"adapter": "textual-inversion", "train.lr": 1e-1},
+            "VISII-like": {"adapter": "visii", "train.lr": 1e-1},
             "DoRA, rank 8": {"adapter": "dora", "train.lr": 5e-3},
             "LoHa, rank 4": {"adapter": "loha", "adapter.rank": 4, "train.lr": 5e-3},
         },
-        others_many={"VISII-like on AUG": {"adapter": "visii", "train.lr": 3e-2}},
+        others_many={"VISII-like on AUG": {"adapter": "visii", "train.lr": 1e-1}},
         lengths=(20, 60) if quick else (100, 400),
         counts=(
             ("rooms, diffusion", "rooms"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from ilora_core.attaching import attach
+from ilora_core.attaching import attach, check_adapter
 from ilora_core.config import FitConfig
 from ilora_core.data import Prepared, Task, open_source, prepare, split_keys
 from ilora_core.plugins import PluginHost, load_plugins
@@ -35,6 +35,7 @@ def fit(config: FitConfig, out: Path | str, *, resume: bool = False, host: Plugi
     resume continues what a stopped run left in `out`. Raises an IloraError that says what, where and what to do.
     """
     host = host or load_plugins()
+    check_adapter(config, host)
     accelerator = make_accelerator(config.runtime)
     run = Run.open(Path(out), config, resume=resume, main=accelerator.is_main_process)
     generator: Generator = host.make("generators", config.generator, **config.settings.get("generator", {}))

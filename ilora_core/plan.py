@@ -94,11 +94,13 @@ def make_plan(
     flops, codes = _dry_codes(generator, train.batch, side)
     # In a batch of one, what all pictures share, the prompt, could not be told from what is each one's own.
     two = codes if train.batch > 1 else _dry_codes(generator, 2, side)[1]
+    given = settings.get("adapter", {})
+    about = _about(_attach(host, adapter, generator, given), generator, parameters)
     # A second one, whose device is the CPU: a module of fake tensors cannot be moved.
     generator = _skeleton(host, name, settings.get("generator", {}))
-    attached = _attach(host, adapter, generator, settings.get("adapter", {}))
-    about = _about(attached, generator, parameters)
-    forward, backward, activations, behind = _dry_loss(generator, codes, runtime)
+    forward, backward, activations, behind = _dry_loss(
+        generator, codes, runtime, lambda: _attach(host, adapter, generator, given), adopts=about.pop("adopts")
+    )
     flops |= {"forward": forward, "backward": backward, "step": forward + backward}
     flops["reference_step"] = flops["encode"] + flops["prepare"] + flops["step"]
     memory = {
@@ -128,10 +130,10 @@ def count(
     host: PluginHost, name: str, settings: Mapping[str, Mapping[str, Any]], *, adapter: str = "lora"
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """(parameters by part, the adapter's figures) alone: the quick part of `make_plan`."""
-    generator = _skeleton(host, name, settings.get("generator", {}))
+    generator = _skeleton(host, name, settings.get("generator", {})).to("meta")
     parameters = _parameters(generator)
-    attached = _attach(host, adapter, generator, settings.get("adapter", {}))
-    return parameters, _about(attached, generator, parameters)
+    about = _about(_attach(host, adapter, generator, settings.get("adapter", {})), generator, parameters)
+    return parameters, {key: value for key, value in about.items() if key != "adopts"}
 
 
 def _skeleton(host: PluginHost, name: str, settings: Mapping[str, Any]) -> Any:
@@ -164,7 +166,7 @@ def _attach(host: PluginHost, name: str, generator: Generator, settings: Mapping
 
 
 def _about(adapter: Adapter, generator: Generator, parameters: Mapping[str, int]) -> dict[str, Any]:
-    """How many layers carry the adapter, and what it trains."""
+    """How many layers carry the adapter, what it trains, and whether it asks for the whole generator."""
     trained = sum(p.numel() for p in adapter.parameters())
     base = parameters["net"] + parameters.get("vae", 0)
     return {
@@ -173,6 +175,7 @@ def _about(adapter: Adapter, generator: Generator, parameters: Mapping[str, int]
         "base_parameters": base,
         "share": trained / base,
         "bytes": 4 * trained,
+        "adopts": hasattr(adapter, "adopt"),
     }
 
 
@@ -191,15 +194,22 @@ def _dry_codes(generator: Generator, batch: int, side: int) -> tuple[dict[str, i
     return flops, {**codes, **prepared}
 
 
-def _dry_loss(generator: Any, codes: Codes, runtime: RuntimeConfig) -> tuple[int, int, int, set[str]]:
+def _dry_loss(
+    generator: Any, codes: Codes, runtime: RuntimeConfig, attach: Callable[[], Any], *, adopts: bool
+) -> tuple[int, int, int, set[str]]:
     """(forward FLOPs, backward FLOPs, bytes that autograd keeps) of one loss, and what it goes through behind the network."""
-    dtype, net, modules = _DTYPES[runtime.precision], generator.net, _modules(generator)
+    dtype, net = _DTYPES[runtime.precision], generator.net
+    if not adopts:
+        attach()
+    modules = _modules(generator)
     if runtime.checkpointing:
         net.enable_gradient_checkpointing()
         net.train()
     batch = max(value.shape[0] for value in codes.values())
     with FakeTensorMode():
         _materialise(modules.values(), dtype)
+        if adopts:  # it starts from what the text encoders give, which are fake from here on
+            attach()
         fake: dict[str, Any] = {name: torch.empty(v.shape, dtype=v.dtype) for name, v in codes.items()}
         fake["seed"] = list(range(batch))
         kept: dict[int, tuple[int, Any]] = {}

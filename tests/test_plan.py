@@ -83,3 +83,15 @@ def test_wrong_settings_are_usage_errors(capsys):
     assert main(["plan", "-g", "sd15", "--set", "adapter.rnk=4"]) == 2
     assert "rnk" in capsys.readouterr().err
     assert main(["plan", "-g", "sd999"]) == 2
+
+
+@pytest.mark.parametrize("adapter", ["loha", "full", "textual-inversion", "visii"])
+def test_any_adapter_can_be_planned(adapter):
+    settings = {"train": {"batch": 2}}
+    plan = make_plan(load_plugins(), "rooms", settings=settings, adapter=adapter)
+    lora = make_plan(load_plugins(), "rooms", settings=settings)
+    counted = {"loha": 2 * 75_264, "full": plan.parameters["net"], "textual-inversion": 8 * 96, "visii": 24 * 96}
+    assert plan.adapter["parameters"] == counted[adapter]
+    assert plan.flops["backward"] > 0
+    encodes = adapter == "textual-inversion"  # the text encoder runs at every step
+    assert plan.memory["weights"] - lora.memory["weights"] == encodes * 4 * plan.parameters["text_encoder"]

@@ -13,8 +13,11 @@ import torch
 from ilora_core.adapters import LoraAdapter
 from ilora_core.attaching import attach
 from ilora_core.errors import ArtefactError, ConfigError
+from ilora_core.fit import fit
 from ilora_core.intrinsics import DEPTH, NORMALS
 from ilora_core.mixture import mix
+from ilora_core.options import resolve_fit
+from ilora_core.plugins import load_plugins
 from ilora_core.testing.exercise import loss_of, targets_for
 from ilora_sd import factories, factories_flux, factories_large
 from ilora_sd.instructions import TextualInversion, Visii
@@ -122,6 +125,14 @@ def test_refusals():
         attach(LoraAdapter(), generator, NORMALS, generator.targets)
     with pytest.raises(ArtefactError, match="does not fit"):
         adapter.load_state_dict({"prompt": torch.zeros(1, 2, 3)})
+
+
+def test_a_preset_that_is_not_for_it_is_named_before_anything_is_loaded(tmp_path):
+    given = {"generator": "rooms", "source": "rooms", "intrinsic": "normals", "adapter": "visii"}
+    config, _ = resolve_fit(load_plugins(), given, {})
+    with pytest.raises(ConfigError, match=r"has no setting 'rank'.* give --preset none"):
+        next(fit(config, tmp_path / "run"))
+    assert not Path(tmp_path, "run").exists()
 
 
 @pytest.mark.parametrize(

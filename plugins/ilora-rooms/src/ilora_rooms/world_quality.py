@@ -33,7 +33,7 @@ def states(family: Family, *, quick: bool) -> Quality:
     versions = {_RANDOM: {"generator.random_unet": True}}
     versions |= {name: {"generator.weights": folder} for name, folder in present.items()}
     versions[_SHIPPED] = {"generator.timestep": family.settings["generator.timestep"]}  # as it is: Table 4's cells
-    return Quality(family, versions, partial(_table, present=present, samples=50 if quick else 500))
+    return Quality(family, versions, partial(_table, present=present, samples=50 if quick else 200))
 
 
 def _table(out: Path, _host: PluginHost, *, present: dict[str, str], samples: int) -> list[Table]:

@@ -17,6 +17,7 @@ __all__ = ["attach", "check_adapter"]
 def check_adapter(config: FitConfig, host: PluginHost) -> None:
     """Raise ConfigError for settings that the adapter does not take, before a generator is loaded."""
     settings = {name: value for name, value in config.settings.get("adapter", {}).items() if name != "targets"}
+    host.card("adapters", config.adapter)
     try:
         host.check_settings("adapters", config.adapter, settings)
         host.make("adapters", config.adapter, **settings)  # small, and knows which values make sense

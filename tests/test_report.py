@@ -477,3 +477,7 @@ def test_names_and_scales_of_ones_own_on_the_x_axis():
     (first, last) = coordinates(joined.find(".//polyline"))
     assert first[0] < last[0]
     assert [t.text for t in joined.findall("text[@class='tick mid']")] == ["1", "100"]
+
+
+def test_one_point_at_a_step_that_is_not_round_is_its_own_tick():
+    assert ">24</text>" in panel_svg(Panel("P", "x", "y", [Series("s", [(24, 90.12)])]))

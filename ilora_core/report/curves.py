@@ -39,6 +39,7 @@ def panel_svg(panel: Panel) -> str:
         return f'{head}<text x="{_WIDTH / 2:g}" y="{_HEIGHT / 2:g}" class="tick mid">no points</text></svg>'
     first, last = _x_range(panel, xs)
     x_ticks = panel.ticks or [(t, short(t)) for t in nice_ticks(first, last) if first <= t <= last]
+    x_ticks = x_ticks or [(first, short(first))]  # a single validation, at a step that is no round number
     y_ticks = _y_ticks([*ys, *levels.values()], log_y=panel.log_y)
     sx = _linear(first, last, _LEFT, _WIDTH - _RIGHT)
     sy = _y_scale(y_ticks, log_y=panel.log_y)  # clipped to the axis

@@ -138,8 +138,8 @@ def test_a_preset_that_is_not_for_it_is_named_before_anything_is_loaded(tmp_path
 @pytest.mark.parametrize(
     ("adapter", "generator", "given"),
     [
-        ("textual-inversion", "rooms", ["--set", "adapter.tokens=4", "--lr", "1e-2"]),
-        ("visii", "rooms-aug", ["--lr", "1e-2", "--set", "generator.steps=2"]),
+        ("textual-inversion", "rooms", ["--set", "adapter.tokens=4", "--lr", "0.1"]),
+        ("visii", "rooms-aug", ["--lr", "0.1", "--set", "generator.steps=2"]),
     ],
 )
 def test_fit_and_predict(tmp_path: Path, adapter, generator, given):
@@ -148,7 +148,7 @@ def test_fit_and_predict(tmp_path: Path, adapter, generator, given):
             [sys.executable, "-m", "ilora_cli.main", *words],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             cwd=tmp_path,
         )
         assert done.returncode == 0, done.stderr
@@ -156,11 +156,25 @@ def test_fit_and_predict(tmp_path: Path, adapter, generator, given):
 
     place = ["--source", "rooms", "--intrinsic", "normals", "--limit", "8", "--validation", "2", "--preset", "none"]
     ilora(
-        "fit", "-g", generator, "--adapter", adapter, *place, *given, "--steps", "40", "--out", "run", "--device", "cpu"
+        "fit",
+        "-g",
+        generator,
+        "--adapter",
+        adapter,
+        *place,
+        *given,
+        "--steps",
+        "24",
+        "--set",
+        "train.keep_every=24",
+        "--out",
+        "run",
+        "--device",
+        "cpu",
     )
     lines = [json.loads(line) for line in Path(tmp_path, "run/normals/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
-    assert sum(losses[-10:]) < sum(losses[:10])
+    assert sum(losses[-8:]) < sum(losses[:8])
     config = json.loads(Path(tmp_path, "run/normals/adapter_config.json").read_text())
     assert config["prompt"] == NORMALS.prompt
     assert not Path(tmp_path, "run/normals/pytorch_lora_weights.safetensors").exists()

@@ -61,7 +61,7 @@ def test_mistakes_are_one_message(capsys):
         (["fig8", "--world", "mars"], "no world is called 'mars'"),
         (["fig8", "--world", "paper"], "--data FOLDER"),
     ):
-        assert main(["reproduce", *arguments]) == 1
+        assert main(["reproduce", *arguments]) == 2
         shown = capsys.readouterr().err
         assert words in shown
         assert "Traceback" not in shown

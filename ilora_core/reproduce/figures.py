@@ -73,7 +73,6 @@ def fig8(world: World) -> Study:
             for b, a in [*pairs, (str(RANK), ordered[0])]
         ],
         (published.SHARES,),
-        published.ERRORS[:1],
     )
 
 

@@ -133,7 +133,7 @@ def draw(
 
 
 def _parts(generator: StableDiffusion) -> model.Generator:
-    scheduler = DDIMScheduler.from_config(dict(generator.scheduler_config))
+    scheduler: Any = DDIMScheduler.from_config(dict(generator.scheduler_config))
     tokenizer: Any = generator.tokenizer
     unet, text, codec = (
         part.to(generator.unet.device) for part in (generator.unet, generator.text_encoder, generator.vae)

@@ -91,9 +91,9 @@ def world(*, quick: bool, data: str, device: str) -> World:
         prompts={"normals": "surface normal"},
         others={
             "textual inversion": {"adapter": "textual-inversion", "train.lr": 1e-1},
-            "VISII-like": {"adapter": "visii", "train.lr": 1e-1},
+            "VISII-like": {"adapter": "visii", "train.lr": 1.0},
             "DoRA, rank 8": {"adapter": "dora", "train.lr": 5e-3},
-            "LoHa, rank 4": {"adapter": "loha", "adapter.rank": 4, "train.lr": 5e-3},
+            "LoHa, rank 4": {"adapter": "loha", "adapter.rank": 4, "train.lr": 1e-2},
         },
         others_many={"VISII-like on AUG": {"adapter": "visii", "train.lr": 1e-1}},
         lengths=(20, 60) if quick else (100, 400),

@@ -180,8 +180,7 @@ class LoraAdapter(PeftAdapter):
         if init not in _INITS:
             raise ConfigError(f"adapter.init is one of {', '.join(_INITS)}, not {init!r}.")
         super().__init__(name=name, seed=seed)
-        self.rank = rank
-        self.alpha = rank if alpha is None else alpha
+        self.rank, self.alpha = rank, rank if alpha is None else alpha
         self._settings: dict[str, Any] = {
             "r": rank,
             "lora_alpha": self.alpha,

@@ -15,8 +15,7 @@ from ilora_core.adapters import LoraAdapter
 from ilora_core.artefact import load_artefact, save_artefact
 from ilora_core.errors import ConfigError
 from ilora_core.full import FullAdapter
-from ilora_core.testing import Subject, adapter_checks, places
-from ilora_core.testing.cases import Skipped
+from ilora_core.testing import Skipped, Subject, adapter_checks, places
 from ilora_core.transposed import LAYERS, LoraConvTranspose2d
 
 GEOMETRIES = {
@@ -261,7 +260,7 @@ def test_files(tmp_path):
 @pytest.mark.parametrize("adapter", [partial(LoraAdapter, rank=2), FullAdapter], ids=["lora", "full"])
 @pytest.mark.parametrize("check", adapter_checks.__all__)
 def test_conforms_on_a_transposed_convolution(monkeypatch, adapter, check):
-    monkeypatch.setattr(places, "_TARGETS", (["up"],))
+    monkeypatch.setattr(places, "TARGETS", (["up"],))
     try:
         getattr(adapter_checks, check)(Subject("adapter", "test", __name__, build=adapter))
     except Skipped as reason:

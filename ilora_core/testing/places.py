@@ -15,9 +15,9 @@ from ilora_core.intrinsics import NORMALS
 from ilora_core.testing.cases import Subject, require
 from ilora_core.testing.exercise import loss_of, parameters_of, small_net, targets_for
 
-__all__ = ["Place", "place_for", "use_adapter"]
+__all__ = ["TARGETS", "Place", "place_for", "use_adapter"]
 
-_TARGETS = (["conv", "up", "linear"], ["conv", "linear"], ["linear"])
+TARGETS = (["conv", "up", "linear"], ["conv", "linear"], ["linear"])
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _on_network(adapter: Any, subject: Subject) -> Place:
 def _fitting(subject: Subject) -> list[str]:
     """The most of the small network's layers that the adapter accepts: the linear one is the least."""
     refusal = ""
-    for targets in _TARGETS:
+    for targets in TARGETS:
         net, adapter = small_net(), subject.make()
         names = [name for name, _ in net.named_modules()]
         try:

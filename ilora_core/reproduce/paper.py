@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ilora_core.errors import ConfigError
-from ilora_core.reproduce.world import Family, Quality, World
+from ilora_core.reproduce.world import UNET_LAYERS, Family, Quality, World
 
 __all__ = ["COUNTS", "world"]
 
 _LABELERS = {"normals": "omnidata-normal", "depth": "zoedepth", "albedo": "paradigms", "shading": "paradigms"}
 _UNKNOWN = {"albedo": "", "shading": ""}  # DIODE has no truth of them: agreement with the labeler on held-out pictures
-_ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
 
 COUNTS = (
     ("VQGAN, FFHQ", "vqgan-ffhq"),
@@ -74,13 +73,7 @@ def world(*, quick: bool, data: str, device: str) -> World:
         seeds=(0,) if quick else (0, 1, 2),
         ranks=(2, 8) if quick else (1, 2, 4, 8, 16, 32),
         validation=16,
-        layers={
-            "self": rf".*attn1\.{_ATTENTION}",
-            "cross": rf".*attn2\.{_ATTENTION}",
-            "down": rf"down_blocks\..*attn.*\.{_ATTENTION}",
-            "mid": rf"mid_block\..*attn.*\.{_ATTENTION}",
-            "up": rf"up_blocks\..*attn.*\.{_ATTENTION}",
-        },
+        layers=UNET_LAYERS,
         many=many,
         sdedit=photographs("SD 2.1, SDEdit", "sd21-sdedit", 30_000),
         steps=(1, 25) if quick else (1, 2, 5, 10, 25),

@@ -16,9 +16,19 @@ from ilora_core.errors import MissingDependency, UnknownName
 from ilora_core.plugins import PluginHost
 from ilora_core.report.parts import Table
 
-__all__ = ["WORLDS", "Family", "Quality", "World", "load_world"]
+__all__ = ["UNET_LAYERS", "WORLDS", "Family", "Quality", "World", "load_world"]
 
 WORLDS = {"rooms": "ilora_rooms.world:world", "paper": "ilora_core.reproduce.paper:world"}
+
+_PROJECTIONS = r"(to_q|to_k|to_v|to_out\.0)"
+UNET_LAYERS = {
+    "self": rf".*attn1\.{_PROJECTIONS}",
+    "cross": rf".*attn2\.{_PROJECTIONS}",
+    "down": rf"down_blocks\..*attn.*\.{_PROJECTIONS}",
+    "mid": rf"mid_block\..*attn.*\.{_PROJECTIONS}",
+    "up": rf"up_blocks\..*attn.*\.{_PROJECTIONS}",
+}
+"""Parts of a diffusers UNet's attention, as adapter targets."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from ilora_core.reproduce.paper import COUNTS
-from ilora_core.reproduce.world import Family, World
+from ilora_core.reproduce.world import UNET_LAYERS, Family, World
 from ilora_rooms.world_quality import states
 
 __all__ = ["world"]
-
-_ATTENTION = r"(to_q|to_k|to_v|to_out\.0)"
 
 
 def world(*, quick: bool, data: str, device: str) -> World:
@@ -74,13 +72,7 @@ def world(*, quick: bool, data: str, device: str) -> World:
         seeds=(0,) if quick else (0, 1, 2),
         ranks=(1, 8) if quick else (1, 2, 4, 8, 16, 32),
         validation=16,
-        layers={
-            "self": rf".*attn1\.{_ATTENTION}",
-            "cross": rf".*attn2\.{_ATTENTION}",
-            "down": rf"down_blocks\..*attn.*\.{_ATTENTION}",
-            "mid": rf"mid_block\..*attn.*\.{_ATTENTION}",
-            "up": rf"up_blocks\..*attn.*\.{_ATTENTION}",
-        },
+        layers=UNET_LAYERS,
         many=many,
         sdedit=sdedit,
         steps=(1, 5) if quick else (1, 5, 25),

@@ -33,11 +33,16 @@ CONFIG, WEIGHTS, RECORD = "adapter_config.json", "adapter_model.safetensors", "r
 
 @dataclass(frozen=True)
 class Artefact:
-    """An adapter read back: run.json, adapter_config.json, and the weights when `tensors` is asked for them."""
+    """An adapter read back: run.json, adapter_config.json, and the weights when `tensors` is asked for them.
+
+    folder  where it lies; of one that was imported and is not written yet, the file it came from
+    loaded  the weights of such a one
+    """
 
     folder: Path
     record: Mapping[str, Any]
     config: Mapping[str, Any]
+    loaded: Mapping[str, Tensor] | None = None
 
     @property
     def intrinsic(self) -> Intrinsic:
@@ -56,7 +61,7 @@ class Artefact:
 
     def tensors(self) -> dict[str, Tensor]:
         """The adapter's weights. Raises ArtefactError for a damaged file."""
-        return _load_tensors(self.folder / WEIGHTS)
+        return _load_tensors(self.folder / WEIGHTS) if self.loaded is None else dict(self.loaded)
 
 
 def save_adapter(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "ALBEDO",
     "BUILT_IN",
     "CHOICES",
+    "DECODINGS",
     "DEPTH",
     "DEPTH_KINDS",
     "FRAMES",
@@ -48,6 +49,8 @@ __all__ = [
 ]
 
 DEPTH_KINDS = ("metric", "affine_depth", "affine_disparity")
+DECODINGS = {"unit_vector": ("", "reference"), "relative_depth": ("", "reference", "max")}
+"""Encoding -> the ways to read its pictures; the others have one."""
 ENCODINGS = ("unit_vector", "relative_depth", "shading", "linear", "srgb")
 LOSSES = ("mse", "l1", "cosine+l1")
 CHOICES = ("loss", "prompt", "metric", "rule")
@@ -72,6 +75,9 @@ class Intrinsic:
     metric    the figure by which the best adapter is chosen
     kind      depth only: one of DEPTH_KINDS
     rule      depth only: "valid" (limits from valid pixels) or "paper" (the reference code's limits)
+    decoding  how a drawn picture is read: "" (normals of unit length, depth from the mean of the channels), "reference" (as the
+              released inference script does: normals of any length, depth stretched to the picture's own limits) or "max" (depth
+              from the brightest channel)
     """
 
     name: str
@@ -85,6 +91,7 @@ class Intrinsic:
     metric: str = "rms"
     kind: str = ""
     rule: str = "valid"
+    decoding: str = ""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -104,7 +111,10 @@ class Intrinsic:
         return torch.where(valid, picture, torch.full_like(picture, fill)).clamp(0.0, 1.0)
 
     def from_picture(self, picture: Tensor) -> Tensor:
-        """Picture (B,3,H,W), about [0,1] -> map (B,C,H,W). For depth the map is of kind `predicted().kind`."""
+        """Picture (B,3,H,W), about [0,1] -> map (B,C,H,W). For depth the map is of kind `predicted().kind`.
+
+        Values beyond [0,1] count where `decoding` is "reference" and the map is depth: a generator that can should keep them.
+        """
         if picture.ndim != 4 or picture.shape[1] != 3:
             raise ConfigError(f"{self.name}: a picture is (B,3,H,W), not {tuple(picture.shape)}.")
         return _DECODE[self.encoding](self, picture.float())
@@ -114,8 +124,8 @@ class Intrinsic:
         return replace(self, kind="affine_depth", unit="relative") if self.kind == "metric" else self
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, enough for `from_json` to rebuild it."""
-        return asdict(self)
+        """Plain data, enough for `from_json` to rebuild it. The usual decoding goes without saying."""
+        return {key: value for key, value in asdict(self).items() if key != "decoding" or value}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Intrinsic:
@@ -208,6 +218,9 @@ def _check(i: Intrinsic) -> None:
     for value, allowed, what in ((i.encoding, ENCODINGS, "encoding"), (i.loss, LOSSES, "loss")):
         if value not in allowed:
             raise ConfigError(f"intrinsic {i.name!r}: no {what} {value!r}; choose from {', '.join(allowed)}.")
+    if i.decoding not in (allowed := DECODINGS.get(i.encoding, ("",))):
+        named = ", ".join(filter(None, allowed)) or "only the usual one"
+        raise ConfigError(f"intrinsic {i.name!r}: no decoding {i.decoding!r} of {i.encoding}; there is {named}.")
     if i.channels not in (1, 2, 3):
         raise ConfigError(f"intrinsic {i.name!r}: a map has 1, 2 or 3 channels, not {i.channels}.")
     if not i.high > i.low:
@@ -223,7 +236,8 @@ def _encode_unit_vector(i: Intrinsic, value: Tensor, valid: Tensor) -> Tensor:
 
 
 def _decode_unit_vector(i: Intrinsic, picture: Tensor) -> Tensor:
-    return unit_vectors(picture * 2 - 1)
+    vectors = picture * 2 - 1
+    return vectors.clamp(-1, 1) if i.decoding == "reference" else unit_vectors(vectors)
 
 
 def _encode_depth(i: Intrinsic, value: Tensor, valid: Tensor) -> Tensor:
@@ -252,7 +266,10 @@ def _paper_depth(i: Intrinsic, value: Tensor, valid: Tensor) -> Tensor:
 
 
 def _decode_depth(i: Intrinsic, picture: Tensor) -> Tensor:
-    near = picture.mean(1, keepdim=True)
+    if i.decoding == "reference":  # of its `inference_sd_single.py`; one limit for the three channels
+        low, high = picture.amin((1, 2, 3), keepdim=True), picture.amax((1, 2, 3), keepdim=True)
+        picture = (picture - low) / (high - low).clamp(min=_EPS)
+    near = picture.amax(1, keepdim=True) if i.decoding == "max" else picture.mean(1, keepdim=True)
     return near if i.kind == "affine_disparity" else 1 - near
 
 

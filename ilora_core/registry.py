@@ -72,6 +72,8 @@ class Registry:
     plugins: Mapping[str, KnownPlugin]
     weights: Mapping[str, Weights]
     presets: Mapping[str, Preset]
+    imports: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Family of models -> the generators that a LoRA file with its layers may be meant for."""
 
     def preset(self, name: str) -> Preset:
         """The preset of that name. Raises UnknownName that lists the known ones."""
@@ -132,6 +134,7 @@ def _parse(path: Path) -> Registry:
                 name: Preset(name, tuple(t["generators"]), t["provenance"], t["settings"])
                 for name, t in data.get("presets", {}).items()
             },
+            imports={family: tuple(cards) for family, cards in data.get("imports", {}).items()},
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(

@@ -33,6 +33,8 @@ COMMANDS = (
     "doctor",
     "plan",
     "convert",
+    "import_",
+    "export",
     "list_plugins",
     "show",
     "new_plugin",
@@ -65,10 +67,10 @@ def _root(
 
 
 def _register() -> None:
-    """Each module of this package that is a command holds a function of its own name."""
+    """Each module of this package that is a command holds a function of its own name ("import_": Python has taken the other)."""
     for name in COMMANDS:
         module = importlib.import_module(f"ilora_cli.{name}")
-        app.command(name.replace("_", "-"))(getattr(module, name))
+        app.command(name.rstrip("_").replace("_", "-"))(getattr(module, name))
 
 
 _register()

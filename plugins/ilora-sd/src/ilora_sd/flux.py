@@ -36,6 +36,8 @@ class Flux(FlowTransformer):
     guidance  strength of guidance that the network is told; None = 3.5, or none where the network takes none
     """
 
+    pipeline = "FluxPipeline"
+
     def __init__(
         self,
         components: Components,

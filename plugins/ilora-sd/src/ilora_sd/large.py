@@ -32,6 +32,8 @@ _T5_LENGTH = 256
 class StableDiffusionXL(OneStepUNet):
     """SDXL and SDXL-Turbo, one step. Conditions: "prompt" (1,L,D) and "pooled" (1,P)."""
 
+    pipeline = "StableDiffusionXLPipeline"
+
     def _embed(self, text: str) -> dict[str, Tensor]:
         tokens, pooled = _clip_pair(self, text)
         if not text:  # what it was trained with where a picture had no caption
@@ -57,6 +59,8 @@ class StableDiffusionXL(OneStepUNet):
 
 class StableDiffusion3(FlowTransformer):
     """Stable Diffusion 3, one step."""
+
+    pipeline = "StableDiffusion3Pipeline"
 
     def __init__(
         self,

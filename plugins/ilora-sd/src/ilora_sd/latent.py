@@ -193,12 +193,21 @@ class LatentGenerator(ABC):
     def _decode(self, latent: Tensor) -> Tensor:
         return (self._decoded(latent).float() / 2 + 0.5).clamp(0, 1)
 
-    def _decode_map(self, latent: Tensor) -> Tensor:
-        """A map's latent as a picture, by the tiny VAE where there is one. That takes scaled latents as they are."""
+    def _decode_map(self, latent: Tensor, intrinsics: Sequence[Intrinsic] = ()) -> Tensor:
+        """A map's latent as a picture, by the tiny VAE where there is one. That takes scaled latents as they are.
+
+        intrinsics  what equal parts of the batch are; their values stay within [0,1] unless they are read beyond it
+        """
         if self.tiny_vae is None:
-            return self._decode(latent)
-        tiny = self._here(self.tiny_vae)
-        return (tiny.decode(latent.to(self._device, dtype_of(tiny))).sample.float() / 2 + 0.5).clamp(0, 1)
+            decoded = self._decoded(latent)
+        else:
+            tiny = self._here(self.tiny_vae)
+            decoded = tiny.decode(latent.to(self._device, dtype_of(tiny))).sample
+        picture = decoded.float() / 2 + 0.5
+        if not any(i.decoding == "reference" for i in intrinsics):
+            return picture.clamp(0, 1)
+        parts = zip(picture.chunk(len(intrinsics)), intrinsics, strict=True)
+        return torch.cat([part if i.decoding == "reference" else part.clamp(0, 1) for part, i in parts])
 
     def _here(self, module: Any) -> Any:
         """The module, on the device. `to` walks over all parameters, also where there is nothing to move."""

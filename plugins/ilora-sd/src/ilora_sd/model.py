@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from ilora_core.protocols import Codes
 from ilora_sd.decoded import decoded_loss
 from ilora_sd.latent import ATTENTION, LatentGenerator, beside, dtype_of
 from ilora_sd.loading import Components
+from ilora_sd.pipeline import save_pipeline
 from ilora_sd.schedule import alphas, clean_latent, prediction_of
 
 __all__ = ["ATTENTION", "OneStep", "StableDiffusion", "up_block_features"]
@@ -35,6 +37,9 @@ class OneStep(LatentGenerator, ABC):
     timestep  at which the network is read; None = the noisiest one
     output    "raw": the network's output is the map's latent; "clean": the clean latent that it stands for is
     """
+
+    pipeline = ""
+    """What diffusers calls the whole model."""
 
     def __init__(
         self,
@@ -68,14 +73,19 @@ class OneStep(LatentGenerator, ABC):
     @torch.no_grad()
     def render(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
         """One pass and one decode: (B,3,H,W) in [0,1]."""
-        return self._decode_map(self._map(codes["latent"], self._told(intrinsic)))
+        return self._decode_map(self._map(codes["latent"], self._told(intrinsic)), [intrinsic])
 
     @torch.no_grad()
     def render_many(self, codes: Codes, intrinsics: Sequence[Intrinsic]) -> Sequence[Tensor]:
         """`render` for several intrinsics in one pass and one decode, each with its own prompt."""
         latent, prompts = codes["latent"], [self._told(intrinsic) for intrinsic in intrinsics]
         together = latent.repeat(len(intrinsics), 1, 1, 1)
-        return self._decode_map(self._map(together, beside(prompts, len(latent)))).chunk(len(intrinsics))
+        drawn = self._decode_map(self._map(together, beside(prompts, len(latent))), intrinsics)
+        return drawn.chunk(len(intrinsics))
+
+    def save_pipeline(self, folder: Path) -> None:
+        """The parts as they are, a merged adapter with them, as a diffusers pipeline."""
+        save_pipeline(self, folder, self.pipeline)
 
     def _predict(self, latent: Tensor, conditions: Mapping[str, Tensor]) -> Tensor:
         """The network's raw output at the one timestep."""
@@ -129,6 +139,8 @@ class OneStepUNet(OneStep):
 
 class StableDiffusion(OneStepUNet):
     """Stable Diffusion 1.x and 2.x, one step. Conditions: "prompt" (1,L,D), the text encoder's last hidden state."""
+
+    pipeline = "StableDiffusionPipeline"
 
     def _embed(self, text: str) -> dict[str, Tensor]:
         return {"prompt": self.text_encoder(self._tokens(text, self.tokenizer))[0].float()}

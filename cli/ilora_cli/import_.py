@@ -20,7 +20,7 @@ def import_(
     files: Annotated[list[str], typer.Argument(help="A .safetensors, .bin, .pt or .pth file each.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Folder to write: OUT/<intrinsic>/")] = "imported",
     intrinsic: Annotated[
-        str, typer.Option("--intrinsic", "-i", help="What the file draws; by default told from its name.")
+        str, typer.Option("--intrinsic", "-i", help="What the file draws, or a .toml; by default told from its name.")
     ] = "",
     generator: Annotated[
         str, typer.Option("--generator", "-g", help="What it was trained on; by default told from its layers.")
@@ -43,12 +43,21 @@ def import_(
     """Turn LoRA files into artefacts: the released I-LoRA weights, and the kohya, peft and diffusers layouts."""
     if intrinsic and len(files) > 1:
         raise ConfigError("--intrinsic is for one file: import them one after the other.")
+    from ilora_core.folders import load_intrinsic
     from ilora_core.interchange.importing import Told, import_adapter, save_imported
 
     settings = dict(parse_settings(set_ or []).get("generator", {}))
     if timestep >= 0:
         settings["timestep"] = timestep
-    told = Told(intrinsic or None, generator, settings, alpha, "" if decoding == "unit" else decoding, prompt, licence)
+    told = Told(
+        load_intrinsic(intrinsic) if intrinsic.endswith(".toml") else intrinsic or None,
+        generator,
+        settings,
+        alpha,
+        "" if decoding == "unit" else decoding,
+        prompt,
+        licence,
+    )
     artefacts = [import_adapter(file, told) for file in files]  # all are read before the first is written
     names = [artefact.intrinsic.name for artefact in artefacts]
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -175,9 +175,8 @@ def _padded(tensor: Tensor, axis: int, rows: int) -> Tensor:
 def _config(state: Mapping[str, Tensor], generator: Generator, rank: int, alpha: float) -> dict[str, Any]:
     paths = {key.rpartition(".lora_")[0] for key in state}
     targets = list(generator.targets) if paths == _usual_layers(generator) else sorted(paths)
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights="gaussian", inference_mode=True
-    )  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "init_lora_weights": "gaussian"}
+    config = LoraConfig(target_modules=targets, inference_mode=True, **settings)
     return {key: sorted(value) if isinstance(value, set) else value for key, value in sorted(config.to_dict().items())}
 
 

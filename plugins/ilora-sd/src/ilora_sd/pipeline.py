@@ -17,6 +17,7 @@ def save_pipeline(generator: Any, folder: Path, kind: str) -> None:
     Raises ConfigError for a codec that diffusers does not have.
     """
     import diffusers
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
     codec = type(generator.vae)
     if not codec.__module__.startswith("diffusers."):
@@ -24,7 +25,7 @@ def save_pipeline(generator: Any, folder: Path, kind: str) -> None:
             f"diffusers cannot load this model's codec, a {codec.__name__}, so there is no pipeline to merge into."
         )
     settings = dict(generator.scheduler_config)
-    scheduler = getattr(diffusers, str(settings.get("_class_name", "")), diffusers.DDIMScheduler)
+    scheduler = getattr(diffusers, str(settings.get("_class_name", "")), DDIMScheduler)
     parts: dict[str, Any] = {
         "vae": generator.vae,
         "scheduler": scheduler.from_config(settings),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ilora_core.report.tables import decimals_for, figure_label, number
+from ilora_core.reproduce.report import winner
 
 __all__ = ["study_markdown"]
 
@@ -48,17 +49,20 @@ def _part(part: Mapping[str, Any]) -> list[str]:
     rows = part["rows"]
     names = list(dict.fromkeys(key for row in rows for key in row["labels"]))
     costs = [name for name in _COSTS if any(name in row["costs"] for row in rows)]
-    columns = {name: _column([row["figures"].get(name) for row in rows]) for name in part["shown"]}
-    header = [*names, *(_label(name, rows) for name in part["shown"]), *(_COSTS[name] for name in costs)]
+    among = [row["test"] for row in rows]
+    columns = {name: _column([row["figures"].get(name) for row in rows], among) for name in part["shown"]}
+    told = ["tested on"] if len(set(among)) > 1 else []
+    header = [*names, *told, *(_label(name, rows) for name in part["shown"]), *(_COSTS[name] for name in costs)]
     lines = []
     for index, row in enumerate(rows):
-        line = [*(row["labels"].get(name, "") for name in names), *(column[index] for column in columns.values())]
+        labels = [*(row["labels"].get(name, "") for name in names), *(row["test"] for _ in told)]
+        line = [*labels, *(column[index] for column in columns.values())]
         lines.append([*line, *(_cost(row["costs"].get(name)) for name in costs)])
-    tests = ", ".join(dict.fromkeys(row["test"] for row in rows))
+    tests = ", ".join(dict.fromkeys(among))
     seeds = max((row["seeds"] for row in rows), default=0)
     over = f"mean over {seeds} seeds, intervals over pictures and seeds" if seeds > 1 else "intervals over pictures"
     caption = f"{part['intrinsic']} by `{part['protocol']}` on `{tests}`; {over}, 95 %."
-    return [*_table(header, lines, len(names)), "", caption]
+    return [*_table(header, lines, len(names) + len(told)), "", caption]
 
 
 def _claim(claim: Mapping[str, Any]) -> list[str]:
@@ -87,12 +91,15 @@ _VERDICTS = {
 }
 
 
-def _column(figures: Sequence[Mapping[str, Any] | None]) -> list[str]:
+def _column(figures: Sequence[Mapping[str, Any] | None], tests: Sequence[str]) -> list[str]:
     known = [f for f in figures if f and f["value"] is not None]
     decimals = decimals_for([f["value"] for f in known])
-    pick = max if known and known[0]["higher_is_better"] else min
-    best = pick(f["value"] for f in known) if len(known) > 1 else None
-    return [_figure(figure, decimals, best) if figure in known else "–" for figure in figures]
+    cells = []
+    for figure, test in zip(figures, tests, strict=True):
+        rivals = [f for f, t in zip(figures, tests, strict=True) if f in known and f and t == test]
+        best = winner([(f["value"], f["higher_is_better"]) for f in rivals])
+        cells.append(_figure(figure, decimals, best) if figure in known else "–")
+    return cells
 
 
 def _figure(figure: Any, decimals: int, best: float | None) -> str:

@@ -18,7 +18,7 @@ from ilora_core.reproduce.world import World
 from ilora_core.sweep.report import panels
 from ilora_core.sweep.store import Store
 
-__all__ = ["claims_table", "part_table", "pictures_by_test", "plots_of", "published_table", "study_report"]
+__all__ = ["claims_table", "part_table", "pictures_by_test", "plots_of", "published_table", "study_report", "winner"]
 
 _MOST_ROWS = 12
 
@@ -55,17 +55,22 @@ def study_report(
 
 
 def part_table(found: Found) -> Table:
-    """A row for each point: labels, figures with intervals, the best marked, and what it cost."""
+    """A row for each point: labels, figures with intervals, the best of each held-out set marked, and what it cost."""
     names = list(dict.fromkeys(key for r in found.rows for key in r.labels))
     known = [_figures(r, found.intrinsic) for r in found.rows]
-    columns = [_column([f.get(name) for f in known]) for name in found.figures]
-    header = [*names, *(_label(name, known) for name in found.figures), *_COSTS.values()]
+    tests = [_test(r) for r in found.rows]
+    columns = [_column([f.get(name) for f in known], tests) for name in found.figures]
+    told = {"tested on": tests} if len(set(tests)) > 1 else {}
+    header = [*names, *told, *(_label(name, known) for name in found.figures), *_COSTS.values()]
     seeds = max((len(r.row.results) for r in found.rows), default=1)
     lines = []
     for index, r in enumerate(found.rows):
         costs = [_cost(r.costs.get(name)) for name in _COSTS]
-        lines.append([*(r.labels.get(name, "") for name in names), *(column[index] for column in columns), *costs])
-    return Table(found.part.title, header, lines, caption=_stamp(found, seeds), note=found.part.note, left=len(names))
+        labels = [*(r.labels.get(name, "") for name in names), *(column[index] for column in told.values())]
+        lines.append([*labels, *(column[index] for column in columns), *costs])
+    return Table(
+        found.part.title, header, lines, caption=_stamp(found, seeds), note=found.part.note, left=len(names) + len(told)
+    )
 
 
 def claims_table(decided: Sequence[Decided]) -> Table:
@@ -134,8 +139,13 @@ def _grid(found: Found, test: str, lines: Sequence[Line]) -> Grid:
 def _by_test(found: Found) -> dict[str, list[PartRow]]:
     grouped: dict[str, list[PartRow]] = {}
     for r in found.rows:
-        grouped.setdefault(str(r.plan.scoring.held_out), []).append(r)
+        grouped.setdefault(_test(r), []).append(r)
     return grouped
+
+
+def _test(r: PartRow) -> str:
+    """The held-out set: what was tested on another cannot be compared."""
+    return str(r.plan.scoring.held_out)
 
 
 def _file(r: PartRow, store: Store) -> Any:
@@ -151,19 +161,33 @@ def _label(name: str, known: Sequence[Mapping[str, Figure]]) -> str:
     return figure_label(name, figure.higher_is_better, figure.unit)
 
 
-def _column(figures: Sequence[Figure | None]) -> list[Cell]:
+def _column(figures: Sequence[Figure | None], tests: Sequence[str]) -> list[Cell]:
     known = [f for f in figures if f is not None and math.isfinite(f.value)]
     decimals = decimals_for([f.value for f in known])
-    best = (max if known[0].higher_is_better else min)(f.value for f in known) if len(known) > 1 else None
+    best = [
+        winner(
+            [
+                (f.value, f.higher_is_better)
+                for f, t in zip(figures, tests, strict=True)
+                if f in known and f and t == test
+            ]
+        )
+        for test in tests
+    ]
     cells = []
-    for figure in figures:
+    for figure, most in zip(figures, best, strict=True):
         if figure is None:
             cells.append(Cell("–", muted=True))
             continue
         sure = math.isfinite(figure.low) and math.isfinite(figure.high)
         detail = f"{number(figure.low, decimals)}, {number(figure.high, decimals)}" if sure else ""
-        cells.append(Cell(number(figure.value, decimals), detail, best=figure.value == best))
+        cells.append(Cell(number(figure.value, decimals), detail, best=figure.value == most))
     return cells
+
+
+def winner(figures: Sequence[tuple[float, bool]]) -> float | None:
+    """The best of (value, higher is better) of one held-out set; None where there is nothing to compare it with."""
+    return (max if figures[0][1] else min)(value for value, _ in figures) if len(figures) > 1 else None
 
 
 def _stamp(found: Found, seeds: int) -> str:

@@ -36,6 +36,8 @@ class OneStep(LatentGenerator, ABC):
     output    "raw": the network's output is the map's latent; "clean": the clean latent that it stands for is
     """
 
+    one_pass = True
+
     def __init__(
         self,
         components: Components,

@@ -1,0 +1,1 @@
+"""Adapters into and out of other tools' formats."""

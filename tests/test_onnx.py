@@ -114,7 +114,7 @@ def test_stable_diffusion_draws_the_same_map(stable_diffusion):
 
 
 def test_file_says_what_it_is(stable_diffusion):
-    predictor, report = stable_diffusion
+    _, report = stable_diffusion
     _, session = drawn(report.path, pictures_of(1, (64, 64)))
     given, got = session.get_inputs()[0], session.get_outputs()[0]
     assert (given.name, given.shape, given.type) == ("picture", ["batch", 3, 64, 64], "tensor(float)")
@@ -196,7 +196,7 @@ def test_another_map_leaves_no_file(painter, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "_traced", changed)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.onnx").write_text("an earlier export")
-    with pytest.raises(IloraError, match="differs by up to 0.0"):
+    with pytest.raises(IloraError, match=r"differs by up to 0\.0"):
         export_onnx(painter, tmp_path / "out" / "a.onnx")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.onnx"]
     assert (tmp_path / "out" / "a.onnx").read_text() == "an earlier export"

@@ -64,6 +64,7 @@ class Predictor:
         host: PluginHost | None = None,
     ):
         first = _same_generator(artefacts)
+        self.artefacts = tuple(artefacts)
         host, runtime = host or load_plugins(), runtime or RuntimeConfig()
         self._accelerator = make_accelerator(runtime)
         made = {**first.generator_settings, **(settings or {})}

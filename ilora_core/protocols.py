@@ -98,6 +98,9 @@ class Generator(Protocol):
     def render(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
         """The intrinsic as a picture, through the same decoder, with the adapter as attached: (B,3,H,W) in [0,1].
 
+        A generator with an attribute `one_pass = True` says that `encode` and `render` are one deterministic pass of tensor
+        operations each, without a sampler's loop or a search: it can be exported as one graph.
+
         A generator may also have `render_many(codes, intrinsics) -> Sequence[Tensor]`: what `render` gives for each intrinsic,
         with one call of `net` on a batch of K equal parts, all rows of the first intrinsic first. Each part then goes through
         that intrinsic's own adapter (`ilora_core.mixture`). Without the method maps are drawn one after the other.

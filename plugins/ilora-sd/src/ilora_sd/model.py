@@ -41,6 +41,8 @@ class OneStep(LatentGenerator, ABC):
     pipeline = ""
     """What diffusers calls the whole model."""
 
+    one_pass = True
+
     def __init__(
         self,
         components: Components,
@@ -135,6 +137,44 @@ class OneStepUNet(OneStep):
     def target_picture(self, target: Tensor) -> Tensor:
         """A map's latent (B,C,H/f,W/f), as in "target", through the decoder that maps are drawn with."""
         return self._decode_map(target)
+
+    def comfyui(self, intrinsic: Intrinsic, lora: str, checkpoint: str = "") -> Mapping[str, str]:
+        """The adapter's ComfyUI workflow: file name -> JSON text, for the editor and for the server (`ilora_sd.comfyui`).
+
+        lora, checkpoint  names of the files that its two loaders name; checkpoint "" = after the generator's weights
+
+        Raises ConfigError where ComfyUI's stock nodes cannot draw the map as this generator does.
+        """
+        from ilora_sd.comfyui import sigma_of, workflow
+
+        self._check_stock()
+        weights = str(self.provenance.get("weights", "model"))
+        return workflow(
+            intrinsic=intrinsic,
+            lora=lora,
+            checkpoint=checkpoint or f"{Path(weights).name.removesuffix('.safetensors')}.safetensors",
+            prompt=intrinsic.prompt,
+            timestep=self.timestep,
+            sigma=sigma_of(self.scheduler_config, self.timestep),
+            resolution=self.resolution[0],
+            licence=str(self.provenance.get("licence", "")),
+        ).files()
+
+    def _check_stock(self) -> None:
+        """Raise ConfigError for what a checkpoint and a LoRA do not hold."""
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        if self.output != "raw":
+            reason = f"generator.output={self.output} turns the network's output into a clean latent"
+        elif self.instruction is not None:
+            reason = "what this adapter tells the network has no file there"
+        elif not isinstance(self.vae, AutoencoderKL):
+            reason = f"it has no {type(self.vae).__name__}"
+        elif "random_unet" in self.provenance:
+            reason = "a random network is in no checkpoint"
+        else:
+            return
+        raise ConfigError(f"ComfyUI's stock nodes cannot draw these maps: {reason}.")
 
 
 class StableDiffusion(OneStepUNet):

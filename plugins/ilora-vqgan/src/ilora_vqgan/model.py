@@ -56,6 +56,7 @@ class VQGAN:
     """
 
     takes_weights = True
+    one_pass = True
 
     def __init__(
         self,
@@ -128,7 +129,8 @@ class VQGAN:
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Codes:
         """The first stage's own codes, in float32. pictures: (B,3,H,W) in [0,1], sides multiples of `stride`."""
-        self.encoder.to(self._device)
+        if next(self.encoder.parameters()).device != self._device:  # `to` rebuilds parameters, which tracing forbids
+            self.encoder.to(self._device)
         with _exact(self._device):
             vectors = self.encoder((pictures.to(self._device) * 2 - 1).float())
             return {"codes": nearest(vectors, self._codebook.to(self._device)).to(self._dtype)}

@@ -11,7 +11,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = ["PAGE", "main", "render"]
 
 PAGE = Path(__file__).with_name("results.md")
 RECORDS = Path(__file__).with_name("results")
+_SAME_FITS = {"table1": "table2"}
 _READING = Path(__file__).with_name("results") / "reading.md"
 _HEAD = """# Results: the paper's tables and figures on rooms
 
@@ -39,8 +40,16 @@ def render() -> str:
     found = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in RECORDS.glob("*/results.json")}
     ordered = [found[name] for name in STUDIES if name in found]
     parts = [_HEAD, _machine(ordered), _READING.read_text(encoding="utf-8"), _verdicts(ordered)]
-    parts += [study_markdown(one, level=2, pictures=f"results/{one['study']}/") for one in ordered]
+    parts += [study_markdown(_once(one, found), level=2, pictures=f"results/{one['study']}/") for one in ordered]
     return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def _once(record: dict[str, Any], records: Collection[str]) -> dict[str, Any]:
+    """Without tables and pictures that stand at another study of the same fits."""
+    twin = _SAME_FITS.get(record["study"])
+    if twin not in records:
+        return record
+    return {**record, "parts": [], "pictures": [], "about": f"{record['about']} Tables and pictures stand there."}
 
 
 def _machine(records: Sequence[dict[str, Any]]) -> str:
@@ -72,7 +81,8 @@ def _copy(source: Path) -> None:
         folder = RECORDS / record["study"]
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for name in ("results.json", *record["pictures"]):
+        pictures = [] if record["study"] in _SAME_FITS else record["pictures"]
+        for name in ("results.json", *pictures):
             shutil.copy(path.parent / name, folder / name)
 
 

@@ -60,7 +60,7 @@ class Viewer {
       this.orbit.target.set(0, 0, -cloud.bounds[2][1]);
     } else {
       this.orbit.target.set(x, -y, -z);
-      camera.position.set(...away).setLength(r * 2.2).add(this.orbit.target);
+      camera.position.set(...away).setLength(r * 2).add(this.orbit.target);
     }
     this.orbit.update();
     this.draw();
@@ -206,12 +206,12 @@ function showScale({ scene, cloud }) {
 function showAgreement(agreement) {
   const badge = byId("badge");
   if (!agreement) return;
-  const { cosine, axes, sentence, suspect } = agreement;
+  const { mean_cosine: cosine, per_axis: axes, sentence, suspect } = agreement;
   badge.hidden = false;
   badge.className = suspect ? "bad" : cosine === null || cosine < 0.9 ? "fair" : "good";
   badge.textContent = sentence;
   if (cosine === null) return;
-  const signed = (value) => (value === null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`);
+  const signed = (value) => (value === null ? "–" : value.toFixed(2).replace("-0.00", "0.00").replace("-", "−"));
   const small = document.createElement("small");
   small.textContent = `mean cosine ${signed(cosine)}; per axis ${Object.entries(axes).map(([axis, v]) => `${axis} ${signed(v)}`).join(", ")}`;
   badge.append(small);

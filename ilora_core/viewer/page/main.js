@@ -227,7 +227,7 @@ function showNotes(scene) {
     notes.push("Points where depth jumps are left out, unless “keep depth edges” is on.");
   }
   if (scene.depth && scene.normals) notes.push(
-    "Needles stand on the surface along the given normals. Red ones point into it. The line at the top compares the normals with those of the depth.");
+    "Needles stand on the surface along the given normals. Amber ones lean over 45° from the normal of the depth, red ones point into the surface. The line at the top compares the normals with those of the depth.");
   if (scene.normals) notes.push("Relit: material × (ambient + (1 − ambient) max(0, n·l)). A light from the left brightens what faces left.");
   notes.push("Keys: 1 and 2 change the view; o, c, s, t the camera; n the needles; in the scene, arrows turn it or the light, + and − move.");
   byId("notes").replaceChildren(...notes.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
@@ -294,10 +294,12 @@ async function start() {
     const names = ["change", "show", "look", "pixel", "shade", "point", "project"];
     for (const name of names) window.iloraViewer[name] = (...given) => viewer[name](...given);
     Object.defineProperty(window.iloraViewer, "settings", { get: () => ({ ...viewer.settings, mode: viewer.mode }) });
-    Object.defineProperty(window.iloraViewer, "pointingInto", { get: () => viewer.cloud?.pointingInto });
+    Object.defineProperty(window.iloraViewer, "needles", { get: () => viewer.cloud?.needleCounts });
     window.iloraViewer.ready = true;
+    document.documentElement.dataset.viewer = "ready";
   } catch (error) {
     window.iloraViewer.error = String(error);
+    document.documentElement.dataset.viewer = "failed";
     byId("message").hidden = false;
     byId("message").textContent = `This browser could not draw the scene: ${error.message}. The view needs WebGL.`;
   }

@@ -12,11 +12,16 @@ import torch
 
 from ilora_cli.main import main
 from ilora_core.errors import DataError
+from ilora_core.fit_report import write_fit_report
 from ilora_core.intrinsics import DEPTH, NORMALS, linear_to_srgb
 from ilora_core.maps_io import write_map, write_picture
+from ilora_core.report import Report, render_report
 from ilora_core.testing.scenes import make_scenes
+from ilora_core.validation import Validated
 from ilora_core.viewer import agreement, scene_data, scene_html, viewer_frame
+from ilora_core.viewer.document import page_html
 from ilora_core.viewer.geometry import at_edges, focal_px, limits_of, normals_of, unproject, z_of
+from ilora_core.viewer.sections import scene_view, views_section
 
 FOV = 53.13010235415598  # of the analytic scenes: focal length = longer side
 NAMES = ("sphere before one plane", "sphere before the other")
@@ -361,3 +366,48 @@ def test_command_says_what_it_lacks(files, capsys):
     code, said = view(capsys, folder, picture, "--depth", str(folder / "depth.npy"), "--kind", "near")
     assert code != 0
     assert "--kind" in said.err
+
+
+# Reports
+
+
+def test_report_holds_the_viewer_once_and_only_with_views(scenes):
+    given = {
+        "picture": scenes.pictures[0],
+        "depth": maps(scenes)[0],
+        "depth_kind": "metric",
+        "normals": maps(scenes)[1],
+    }
+    views = [scene_view(f"{i} </script> & more", **given) for i in range(6)]
+    html = render_report(Report("3-D", [views_section(views)]))
+    assert html.count('<script type="application/json"') == 4
+    assert html.count('id="viewer-page"') == 1
+    assert html.count("</script>") == 6
+    [packed] = re.findall(r'<script id="viewer-page" type="text/plain">([^<]+)</script>', html)
+    assert zlib.decompress(base64.b64decode(packed)).decode() == page_html()
+    assert len(packed) < 300_000
+    [first] = re.findall(r'id="scene-1-1">(.*?)</script>', html)
+    assert json.loads(first) == views[0].data
+    assert "<script" not in render_report(Report("flat", []))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_fit_report_has_views_of_normals_and_depth_of_the_same_pictures(scenes, tmp_path, same):
+    record = {
+        "config": {"intrinsics": [NORMALS.to_json(), DEPTH.to_json()]},
+        "generator": {"name": "tiny"},
+        "licences": {},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    shown = {}
+    for intrinsic, shift in ((NORMALS, 0.0), (DEPTH, 0.0 if same else 0.1)):
+        drawn = intrinsic.to_picture(scenes.maps[intrinsic.name])
+        rows = tuple(zip(scenes.pictures + shift, drawn, drawn, strict=True))
+        shown[intrinsic.name] = Validated(intrinsic.name, 3, "metric", 0.5, False, rows)
+    html = write_fit_report(tmp_path, shown).read_text()
+    found = [json.loads(text) for text in re.findall(r'id="scene-\d+-\d+">(.*?)</script>', html)]
+    assert [scene["title"] for scene in found] == (
+        ["0: prediction", "0: target", "1: prediction", "1: target"] if same else []
+    )
+    assert all(scene["depth"]["kind"] == "affine_depth" for scene in found)
+    assert all(scene["agreement"]["suspect"] == "" and scene["agreement"]["mean_cosine"] > 0.95 for scene in found)

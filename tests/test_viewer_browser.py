@@ -47,7 +47,7 @@ def opened(browser, tmp_path):
     """Opens HTML as a file; fails at the end on any message of the console, error, or request but for that file."""
     trouble, pages = [], []
 
-    def open_page(html, *, width=800, height=700):
+    def open_page(html, *, width=480, height=560):
         path = tmp_path / f"page{len(pages)}.html"
         path.write_text(html, encoding="utf-8")
         page = browser.new_page(viewport={"width": width, "height": height})

@@ -241,6 +241,13 @@ def test_large_pictures_are_made_smaller_and_depth_is_not_blended():
     assert set(unpacked(data["depth"]["data"], "<u2").tolist()) == {1, 65535}
 
 
+def test_a_coarse_map_is_not_enlarged(scenes):
+    large = torch.nn.functional.interpolate(scenes.pictures, scale_factor=3)[0]
+    data = scene_data(**scene(scenes, picture=large))
+    assert (data["width"], data["height"]) == (96, 72)
+    assert data["agreement"]["mean_cosine"] > 0.99
+
+
 def test_relative_depth_starts_where_it_agrees_best(scenes):
     depth, _ = maps(scenes)
     fitted = scene_data(**scene(scenes, depth_kind="affine_depth"))["depth"]

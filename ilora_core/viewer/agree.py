@@ -83,10 +83,13 @@ def agreement(depth: Tensor, normals: Tensor, fov_deg: float = FOV_DEG, *, kind:
     fits = [_Fit.of(d[0], n, kind, ratio, fov_deg) for ratio in _RATIOS[: 1 if kind == "metric" else None]]
     other = "affine_depth" if kind == "affine_disparity" else "affine_disparity"
     turned = [_Fit.of(d[0], n, other, ratio, fov_deg) for ratio in _RATIOS]
-    plain, pixels = max(fits, key=lambda fit: fit.cosine()), fits[0].pixels
+    # A range so wide that most of the picture is depth edges proves nothing by the rest.
+    pixels = max(fit.pixels for fit in fits)
     if pixels < _LEAST:
         told = "Too few pixels have both depth and normals to compare them."
         return Agreement(None, dict.fromkeys(_AXES), told, pixels=pixels)
+    fits, turned = ([fit for fit in some if fit.pixels >= pixels / 2] for some in (fits, turned))
+    plain = max(fits, key=lambda fit: fit.cosine())
     suspect, corrected, fit = _suspect(fits, turned)
     return Agreement(
         mean_cosine=plain.cosine(),
@@ -141,7 +144,7 @@ def _suspect(fits: list[_Fit], turned: list[_Fit]) -> tuple[str, float, _Fit]:
         score = fit.cosine(way)
         if score - _PARSIMONY * _steps(way) > won and _is_evidence(way, fit, score - plain):
             won, found = score - _PARSIMONY * _steps(way), (_label(way), score, fit)
-    upside = max(fit.cosine() for fit in turned)
+    upside = max((fit.cosine() for fit in turned), default=-1.0)
     if upside - _PARSIMONY > won and upside > _CREDIBLE:
         found = ("depth", upside, best)
     if not found[0] and plain < _FAIR:
@@ -177,7 +180,9 @@ def _sentence(suspect: str, cosine: float) -> str:
     if suspect == "unexplained":
         return "Normals and depth disagree, and no negated or exchanged axis explains it."
     if suspect == "depth":
-        return "Depth looks inverted (near and far exchanged), or x and y of the normals are flipped: the two look alike."
+        return (
+            "Depth looks inverted (near and far exchanged), or x and y of the normals are flipped: the two look alike."
+        )
     if suspect == "x,y":
         return "The x and y axes look flipped, or depth is inverted (near and far exchanged): the two look alike."
     if suspect == "x,y,z":

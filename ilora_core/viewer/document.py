@@ -20,7 +20,7 @@ __all__ = ["SCENE_SLOT", "page_html", "scene_html", "scene_json", "scene_page", 
 SCENE_SLOT = "@@SCENE@@"
 """Where `page_html` has room for one scene's JSON."""
 
-_SCRIPTS = ("data.js", "cloud.js", "relit.js", "main.js")
+_SCRIPTS = ("data.js", "cloud.js", "relit.js", "overlays.js", "main.js")
 
 
 def scene_html(

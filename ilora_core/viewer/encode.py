@@ -46,7 +46,9 @@ def scene_data(
     _check(picture, depth, depth_kind, normals, albedo)
     if not 1 <= fov_deg <= 170:
         raise DataError(f"a field of view lies between 1 and 170 degrees, not at {fov_deg:g}.")
-    height, width = _size(picture.shape[1], picture.shape[2], side)
+    # No larger than the coarsest map: enlarged without blending it would have steps.
+    finest = [max(value.shape[-2:]) for value in (depth, normals) if value is not None]
+    height, width = _size(picture.shape[1], picture.shape[2], min(side, *finest))
     data: dict[str, Any] = {"title": title, "width": width, "height": height, "fov": fov_deg, "edge_slope": EDGE_SLOPE}
     data["picture"] = _bytes(_eight_bits(_smooth(picture, height, width)))
     if albedo is not None:

@@ -28,6 +28,7 @@ COMMANDS = (
     "sweep",
     "reproduce",
     "predict",
+    "view",
     "evaluate",
     "label",
     "doctor",

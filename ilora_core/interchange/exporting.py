@@ -27,6 +27,7 @@ from ilora_core.files import atomic_path, write_text
 from ilora_core.interchange.layouts import kohya_name
 from ilora_core.interchange.networks import network_for
 from ilora_core.plugins import PluginHost, load_plugins
+from ilora_core.registry import load_registry
 
 __all__ = ["TARGETS", "Exported", "check_target", "export_adapter", "kohya_layout"]
 
@@ -145,10 +146,23 @@ def _comfyui(job: _Job) -> dict[str, Any]:
     generator = job.generator()
     if not hasattr(generator, "comfyui"):
         raise ConfigError(f"ComfyUI's own nodes cannot draw the maps of {job.artefact.generator}. Try --to onnx.")
-    lora = _write_kohya(job)
-    for name, text in generator.comfyui(job.artefact.intrinsic, lora).items():
+    lora, checkpoint = _write_kohya(job), _checkpoint(job)
+    for name, text in generator.comfyui(job.artefact.intrinsic, lora, checkpoint).items():
         write_text(job.folder / name, text)
-    return {}
+    return {"checkpoint": checkpoint}
+
+
+def _checkpoint(job: _Job) -> str:
+    """The name that the base model's single file usually has: a workflow has to say one."""
+    options = {
+        **job.host.card("generators", job.artefact.generator).options,
+        **job.artefact.generator_settings,
+        **job.settings,
+    }
+    weights = str(options.get("weights", job.artefact.generator))
+    known = load_registry().weights.get(weights)
+    files = [name for name in known.sha256 if "/" not in name and name.endswith(".safetensors")] if known else []
+    return files[0] if files else f"{Path(weights).name.removesuffix('.safetensors')}.safetensors"
 
 
 def _onnx(job: _Job) -> dict[str, Any]:

@@ -198,6 +198,30 @@ def test_merged_is_a_pipeline_without_an_adapter(folder, oracle, tmp_path):
     torch.testing.assert_close(map_, expected(oracle), atol=1e-5, rtol=0)
 
 
+def test_onnx_draws_the_same_map(folder, oracle, tmp_path):
+    """Told by the model's own text encoder, as a file holds no other words; the weights are the reference's."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    artefact = import_adapter(RELEASED, told(folder))
+    exported = export_adapter(artefact, "onnx", tmp_path / "out")
+    assert "albedo.onnx" in exported.files
+    assert exported.notes["max_abs_error"] < 1e-4
+    pictures = oracle["rgb_u8"].permute(0, 3, 1, 2).float() / 255
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "albedo.onnx", providers=["CPUExecutionProvider"])
+    (map_,) = session.run(["albedo"], {"picture": pictures.numpy()})
+    predictor = Predictor([artefact], runtime=CPU)
+    wanted = predictor.from_codes(predictor.generator.encode(pictures))["albedo"]
+    torch.testing.assert_close(torch.from_numpy(map_), wanted, atol=1e-5, rtol=0)
+
+
+def test_a_comfyui_folder(folder, tmp_path):
+    exported = export_adapter(import_adapter(RELEASED, told(folder)), "comfyui", tmp_path / "out")
+    assert exported.files == ("README.md", "ilora_sd_albedo.safetensors", "workflow.json", "workflow_api.json")
+    nodes = json.loads((tmp_path / "out" / "workflow_api.json").read_text()).values()
+    inputs = {node["class_type"]: node["inputs"] for node in nodes}
+    assert inputs["LoraLoaderModelOnly"]["lora_name"] == "ilora_sd_albedo.safetensors"
+    assert inputs["CheckpointLoaderSimple"]["ckpt_name"] == exported.notes["checkpoint"] == "sd.safetensors"
+
+
 def test_ranks_and_alphas_that_differ_between_layers(folder, oracle, released, tmp_path):
     """The same product from shares of unlike rank and scale."""
     tensors = {}

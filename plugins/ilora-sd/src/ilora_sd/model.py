@@ -157,6 +157,7 @@ class OneStepUNet(OneStep):
             timestep=self.timestep,
             sigma=sigma_of(self.scheduler_config, self.timestep),
             resolution=self.resolution[0],
+            depth_channels="max" if intrinsic.decoding == "max" else "mean",
             licence=str(self.provenance.get("licence", "")),
         ).files()
 

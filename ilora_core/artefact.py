@@ -2,7 +2,8 @@
 
     adapter_config.json, adapter_model.safetensors    peft's own format
     run.json                                          what it is, how it was made, under which licences
-    README.md                                         the same for people
+    README.md                                         the same for people and for the hub: a model card
+    preview.png                                       held-out pictures as the kept adapter draws them, if there were any
     further files                                     the generator's other layouts, e.g. diffusers' own LoRA file
 
 A folder of such folders (what `ilora fit` writes) is a set of artefacts, one per intrinsic.
@@ -10,7 +11,7 @@ A folder of such folders (what `ilora fit` writes) is a set of artefacts, one pe
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,13 @@ from ilora_core import __version__
 from ilora_core.errors import ArtefactError
 from ilora_core.files import atomic_path, read_json, write_json, write_text
 from ilora_core.intrinsics import Intrinsic
+from ilora_core.model_card import PREVIEW, folder_card
 from ilora_core.protocols import Generator
 
 __all__ = ["Artefact", "find_artefacts", "load_artefact", "save_adapter", "save_artefact"]
 
 CONFIG, WEIGHTS, RECORD = "adapter_config.json", "adapter_model.safetensors", "run.json"
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,13 @@ def save_artefact(
 ) -> None:
     """Write the whole artefact. run.json comes last: a folder without it is not finished."""
     save_adapter(folder, state, config)
-    for name, (tensors, metadata) in generator.layouts(state, config).items():
+    layouts = generator.layouts(state, config)
+    for name, (tensors, metadata) in layouts.items():
         with atomic_path(folder / name) as path:
             save_file(dict(tensors), path, metadata=dict(metadata))
-    write_text(folder / "README.md", _card(record))
+    record = {**record, "layouts": sorted(layouts)}
+    _keep_preview(folder, record)
+    write_text(folder / CARD, folder_card(folder, record, config))
     write_json(folder / RECORD, {"ilora": __version__, **record})
 
 
@@ -119,30 +125,10 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _card(record: Mapping[str, Any]) -> str:
-    """A model card: what, from what, how good, under which licences."""
-    intrinsic, generator = record["intrinsic"]["name"], record["generator"]
-    best = record.get("best") or {}
-    score = (
-        f"{best['metric']} = {best['value']:.4g} at step {best['step']}" if best.get("value") is not None else "none"
-    )
-    licences = "\n".join(f"| {what} | {licence} |" for what, licence in record.get("licences", {}).items())
-    recipe = json.dumps(record.get("config", {}).get("settings", {}), indent=2)
-    return f"""# {intrinsic} from {generator["name"]}
-
-An ilora adapter: it makes the frozen generator `{generator["name"]}` draw {intrinsic}.
-
-    ilora predict PICTURES --adapter THIS_FOLDER
-
-Trained on {record.get("data", {}).get("train", "?")} labelled pictures. Validation: {score}.
-
-| part | licence |
-|---|---|
-{licences}
-
-Settings (all of them are in `run.json`; `ilora fit --from run.json --out DIR` repeats the fit):
-
-```json
-{recipe}
-```
-"""
+def _keep_preview(folder: Path, record: Mapping[str, Any]) -> None:
+    """The preview grid of the step that was kept, where whoever runs the fit wrote one, as the card's picture."""
+    step = (record.get("best") or {}).get("step")
+    grid = folder / "previews" / f"step_{step or 0:06d}.png"
+    if grid.is_file():
+        with atomic_path(folder / PREVIEW) as path:
+            shutil.copyfile(grid, path)

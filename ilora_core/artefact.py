@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -28,7 +28,19 @@ from ilora_core.intrinsics import Intrinsic
 from ilora_core.model_card import PREVIEW, folder_card
 from ilora_core.protocols import Generator
 
-__all__ = ["Artefact", "find_artefacts", "load_artefact", "save_adapter", "save_artefact"]
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "RECORD",
+    "WEIGHTS",
+    "Artefact",
+    "check_tensors",
+    "find_artefacts",
+    "load_artefact",
+    "preview_grid",
+    "save_adapter",
+    "save_artefact",
+]
 
 CONFIG, WEIGHTS, RECORD = "adapter_config.json", "adapter_model.safetensors", "run.json"
 CARD = "README.md"
@@ -116,19 +128,37 @@ def find_artefacts(path: Path | str) -> list[Artefact]:
     return found
 
 
+def check_tensors(path: Path) -> None:
+    """Refuse a file that is no safetensors file, is cut short, or holds nothing. Its tensors are not read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            empty = not list(file.keys())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ArtefactError(_damaged(path, error)) from error
+    if empty:
+        raise ArtefactError(f"{path} holds no tensor. Fit it again from its run.json.")
+
+
+def preview_grid(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Where whoever runs a fit puts the preview grid of the step that was kept."""
+    step = (record.get("best") or {}).get("step")
+    return folder / "previews" / f"step_{step or 0:06d}.png"
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged ({error}). Fetch it again, or fit it again from its run.json."
+
+
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
-        raise ArtefactError(
-            f"{path} is damaged ({error}). Fetch it again, or fit it again from its run.json."
-        ) from error
+        raise ArtefactError(_damaged(path, error)) from error
 
 
 def _keep_preview(folder: Path, record: Mapping[str, Any]) -> None:
     """The preview grid of the step that was kept, where whoever runs the fit wrote one, as the card's picture."""
-    step = (record.get("best") or {}).get("step")
-    grid = folder / "previews" / f"step_{step or 0:06d}.png"
+    grid = preview_grid(folder, record)
     if grid.is_file():
         with atomic_path(folder / PREVIEW) as path:
             shutil.copyfile(grid, path)

@@ -38,11 +38,22 @@ _LAYOUT = "pytorch_lora_weights.safetensors"
 _HOME = "[ilora](https://arxiv.org/abs/2311.17137)"
 
 
-def folder_card(folder: Path, record: Mapping[str, Any], config: Mapping[str, Any], *, place: str = _PLACE) -> str:
-    """The card of an artefact's folder, with its preview.png and the evaluation.json that `ilora evaluate --json` wrote."""
+def folder_card(
+    folder: Path,
+    record: Mapping[str, Any],
+    config: Mapping[str, Any],
+    *,
+    place: str = _PLACE,
+    preview: bool | None = None,
+) -> str:
+    """The card of an artefact's folder, with the evaluation.json in it that `ilora evaluate --json` wrote.
+
+    preview  whether the card shows preview.png; None = if it is in the folder
+    """
     evaluation = folder / EVALUATION
     results = read_results(evaluation) if evaluation.is_file() else {}
-    return model_card(record, config, place=place, preview=(folder / PREVIEW).is_file(), results=results)
+    shown = (folder / PREVIEW).is_file() if preview is None else preview
+    return model_card(record, config, place=place, preview=shown, results=results)
 
 
 def model_card(

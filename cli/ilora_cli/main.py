@@ -33,6 +33,8 @@ COMMANDS = (
     "doctor",
     "plan",
     "convert",
+    "push",
+    "pull",
     "list_plugins",
     "show",
     "new_plugin",

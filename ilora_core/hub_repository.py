@@ -160,7 +160,7 @@ def _belongs(path: str, folders: set[str], only: tuple[str, ...]) -> bool:
 
 def _no_artefact(place: HubPlace, below: list[str]) -> str:
     if not below:
-        return f"{place} holds nothing. Check the name of the folder."
+        return f"{place} holds nothing. Check the name of the {'folder' if place.folder else 'repository, and its branch'}."
     names = {path.rpartition("/")[2] for path in below}
     if WEIGHTS in names:
         return f"{place} holds an adapter's weights, but no {RECORD} and {CONFIG} beside them: no artefact of ilora's."

@@ -52,7 +52,7 @@ def _clean(text: str) -> str:
     if _WHOLE.fullmatch(text) and "\n" not in text:
         return _last(text)
     for folder in _own_folders():  # first these, whose names may hold spaces
-        text = re.sub(rf"(?<![\w/:.]){re.escape(folder)}[\\/]?(?![\w.-])", "", text)
+        text = re.sub(rf"(?<![\w/:.]){re.escape(folder)}(?:[\\/]|(?![\w.-]))", "", text)
     return _WITHIN.sub(lambda found: _last(found[0]), text)
 
 

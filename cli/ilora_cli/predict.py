@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ilora_cli.console import console, parse_settings, print_json
+from ilora_cli.console import console, parse_settings, print_json, quiet_bars
 from ilora_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def predict(
     from ilora_core.folders import find_pictures
 
     settings = parse_settings(set_ or [])
+    quiet_bars(json)
     artefacts = find_adapters(adapter or [])
     pictures = {} if samples else find_pictures(inputs or [])
     names = [artefact.intrinsic.name for artefact in artefacts]

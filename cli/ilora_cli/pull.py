@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ilora_cli.console import console, print_json
+from ilora_cli.console import console, print_json, quiet_bars
 
 __all__ = ["pull"]
 
@@ -24,7 +24,7 @@ def pull(
     from ilora_core.hub_places import HubPlace
 
     at = HubPlace.parse(place)
-    from ilora_cli.push import quiet_bars, tell_licences
+    from ilora_cli.push import tell_licences
     from ilora_core import hub_repository
     from ilora_core.licences import licence_chain, merge_chains
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ilora_cli.console import console, print_json
+from ilora_cli.console import console, print_json, quiet_bars
 
 if TYPE_CHECKING:
     from ilora_core.licences import Chain
     from ilora_core.publishing import Ready
 
-__all__ = ["push", "quiet_bars", "tell_licences"]
+__all__ = ["push", "tell_licences"]
 
 
 def push(
@@ -85,14 +85,6 @@ def _tell(ready: Ready) -> None:
     total = sum(upload.size for upload in ready.files)
     out.print(f"{len(ready.files)} files, {total:,} bytes", markup=False, soft_wrap=True)
     tell_licences(ready.chain)
-
-
-def quiet_bars(wanted: bool) -> None:
-    """Leave the hub library's progress bars out: of --json, and where nobody watches."""
-    if wanted or not console(stderr=True).is_terminal:
-        from huggingface_hub.utils import disable_progress_bars
-
-        disable_progress_bars()
 
 
 def _as_json(ready: Ready, repository: str, revision: str, sent: dict[str, str], *, dry_run: bool) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def hub_errors(doing: str, repository: str) -> Iterator[None]:
             raise
         reason = reason or f"{type(error).__name__}: {first_line(error)}."
         failure = HubError(without_token(f"cannot {doing} {repository}: {reason}"), unreachable=unreachable)
-    raise failure
+    raise failure from None  # not chained, see above
 
 
 def without_token(text: str) -> str:

@@ -21,7 +21,7 @@ _WITHIN = re.compile(
     rf"file:/*{_PIECE}(?:[\\/]{_PIECE})*"
     rf"|(?<![\w/:.~-])(?:~[\w.-]*(?:[\\/]{_PIECE})+|[A-Za-z]:(?:[\\/]+{_PIECE})+|(?:[\\/]{_PIECE}){{2,}})[\\/]?"
 )
-_HOMES = re.compile(r"(?:/home/|/Users/|/root/|[A-Za-z]:\\{1,2}Users\\{1,2})[^\s\"'`)]*")
+_HOMES = re.compile(r"(?<![\w.])(?:/home/|/Users/|/root/|[A-Za-z]:\\{1,2}Users\\{1,2})[^\s\"'`)]*")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 
@@ -42,7 +42,7 @@ def local_traces(text: str) -> str:
     if (token and token in text) or _TOKEN.search(text):
         return "an access token"
     for folder in _own_folders():
-        if found := re.search(rf"(?<![\w/:.]){re.escape(folder)}(?![\w.-])", text):
+        if found := re.search(rf"(?<![\w.]){re.escape(folder)}(?![\w.-])", text):
             return found[0]
     found = _HOMES.search(text)
     return found[0] if found else ""

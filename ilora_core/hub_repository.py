@@ -188,7 +188,9 @@ def _from_cache(place: HubPlace, *, why: HubError | None = None) -> Path:
         folder = _cached_snapshot(place) / place.folder
         find_artefacts(folder)
     except Exception as error:  # the hub's library raises unrelated classes; each means: not there
-        missing = f"the hub's cache does not hold all of {place}, and no connection may be opened. Unset HF_HUB_OFFLINE."
+        missing = (
+            f"the hub's cache does not hold all of {place}, and no connection may be opened. Unset HF_HUB_OFFLINE."
+        )
         raise why or HubError(missing, unreachable=True) from error
     return folder
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ilora_core.evaluate_results import Results, read_results
 from ilora_core.hub_places import HubPlace
+from ilora_core.intrinsics import Intrinsic
 from ilora_core.licences import Chain, licence_chain, merge_chains
 from ilora_core.model_card_facts import (
     base_model,
@@ -77,7 +78,7 @@ def model_card(
         _front_matter([record], chain, scores, title),
         f"# {title}\n\nAn adapter of {_HOME} that makes the frozen generator `{record['generator']['name']}` draw {name}.",
         f"![Held-out pictures: input, prediction, target]({PREVIEW})" if preview else "",
-        f"## What it draws\n\n{what_it_draws(record['intrinsic'])}",
+        f"## What it draws\n\n{what_it_draws(Intrinsic.from_json(record['intrinsic']))}",
         f"## How to use it\n\n{_usage(record, place)}",
         f"## How good it is\n\n{_figures(record, results)}",
         f"## How it was made\n\n{_table(('what', 'how'), recipe_rows(record, config))}\n\n{_REPEAT}",
@@ -207,4 +208,6 @@ def _licences(chain: Chain) -> str:
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in line)} |" for line in lines)
+    return "\n".join(
+        f"| {' | '.join(' '.join(str(cell).replace('|', '&#124;').split()) for cell in line)} |" for line in lines
+    )

@@ -10,6 +10,7 @@ from ilora_core.config import TrainConfig, build
 from ilora_core.errors import ConfigError
 from ilora_core.evaluate_results import Results, leading_figures
 from ilora_core.hub import is_hub_id
+from ilora_core.intrinsics import Intrinsic
 from ilora_core.licences import registered_weights
 from ilora_core.metrics import get_metric
 from ilora_core.registry import load_registry
@@ -46,12 +47,12 @@ def file_name(path: object) -> str:
     return PurePosixPath(PureWindowsPath(str(path)).as_posix()).name or str(path)
 
 
-def what_it_draws(intrinsic: Mapping[str, Any]) -> str:
+def what_it_draws(intrinsic: Intrinsic) -> str:
     """The map's channels, axes, unit and range, and how its picture holds it."""
-    channels = intrinsic["channels"]
+    channels = intrinsic.channels
     count = "one channel" if channels == 1 else f"{channels} channels"
-    low, high = f"{intrinsic['low']:g}", f"{intrinsic['high']:g}"
-    encoding = intrinsic["encoding"]
+    low, high = f"{intrinsic.low:g}", f"{intrinsic.high:g}"
+    encoding = intrinsic.encoding
     if encoding == "unit_vector":
         return (
             "Surface normals: unit vectors, three channels in [-1, 1], in the OpenCV camera frame: x right, y down, z forward; a "
@@ -59,7 +60,7 @@ def what_it_draws(intrinsic: Mapping[str, Any]) -> str:
             "`ilora predict --normals opengl` or `directx` writes other axes."
         )
     if encoding == "relative_depth":
-        near = intrinsic.get("kind") == "affine_disparity"
+        near = intrinsic.kind == "affine_disparity"
         kind = "Disparity (1/depth), 1 = near" if near else "Depth along z, 0 = near, 1 = far"
         return (
             f"{kind}: one channel in [0, 1], relative: up to one scale and one shift per picture, no metres. The picture that "
@@ -70,10 +71,10 @@ def what_it_draws(intrinsic: Mapping[str, Any]) -> str:
             f"Shading: linear, {count}, up to one scale per picture; 1 is the picture's white level. The picture that the "
             "generator draws is sRGB-encoded."
         )
-    unit = f", unit: {intrinsic['unit']}" if intrinsic.get("unit") not in ("", "linear", None) else ""
+    unit = f", unit: {intrinsic.unit}" if intrinsic.unit not in ("", "linear") else ""
     held = "sRGB-encoded" if encoding == "srgb" else "linear"
     return (
-        f"{intrinsic['name']}: {count} in [{low}, {high}]{unit}. The picture that the generator draws holds "
+        f"{intrinsic.name}: {count} in [{low}, {high}]{unit}. The picture that the generator draws holds "
         f"(v - {low}) / ({high} - {low}), {held}; the map itself is linear."
     )
 

@@ -110,7 +110,7 @@ def _put(artefact: Artefact, record: Mapping[str, Any], stage: Path, place: HubP
     artefact.intrinsic  # noqa: B018, raises for a record that does not describe one
     folder, config = artefact.folder, scrubbed(artefact.config)
     stage.mkdir(exist_ok=True)
-    for name in (WEIGHTS, *_layouts(record, folder)):
+    for name in (WEIGHTS, *_layouts(artefact.record, folder)):
         source = _inside(folder, name)
         check_tensors(source)
         (stage / name).symlink_to(source)  # may be large: read where it is

@@ -174,7 +174,7 @@ def test_repositories_that_are_no_artefact(hub, tmp_path, files, told):
         ("pytorch_lora_weights.safetensors", b""),
         ("run.json", b"{}"),
         ("run.json", b"not json"),
-        ("run.json", b'{"intrinsic": {"name": "x"}, "generator": {"name": "sd", "settings": {}}}'),
+        ("run.json", b'{"intrinsic": {"name": "x", "hue": 1}, "generator": {"name": "sd", "settings": {}}}'),
         ("run.json", b'{"intrinsic": 3, "generator": {}}'),
     ],
 )

@@ -15,7 +15,6 @@ from ilora_core.adapters import LoraAdapter
 from ilora_core.artefact import load_artefact, save_artefact
 from ilora_core.errors import ConfigError
 from ilora_core.full import FullAdapter
-from ilora_core.intrinsics import DEPTH
 from ilora_core.testing import Skipped, Subject, adapter_checks, places
 from ilora_core.transposed import LAYERS, LoraConvTranspose2d
 
@@ -237,7 +236,7 @@ def test_files(tmp_path):
     net, ours, theirs = mixture(), mixture(), mixture()
     adapter = attached(net, ALL)
     train(adapter)
-    record = {"intrinsic": DEPTH.to_json(), "generator": {"name": "toy", "settings": {}}}
+    record = {"intrinsic": {"name": "depth"}, "generator": {"name": "toy", "settings": {}}}
     generator = SimpleNamespace(layouts=lambda state, config: {})
     save_artefact(tmp_path, adapter.state_dict(), adapter.config(), record, generator)
     read = load_artefact(tmp_path)

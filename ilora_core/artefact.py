@@ -2,7 +2,8 @@
 
     adapter_config.json, adapter_model.safetensors    peft's own format
     run.json                                          what it is, how it was made, under which licences
-    README.md                                         the same for people
+    README.md                                         the same for people and for the hub: a model card
+    preview.png                                       held-out pictures as the kept adapter draws them, if there were any
     further files                                     the generator's other layouts, e.g. diffusers' own LoRA file
 
 A folder of such folders (what `ilora fit` writes) is a set of artefacts, one per intrinsic.
@@ -10,13 +11,13 @@ A folder of such folders (what `ilora fit` writes) is a set of artefacts, one pe
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,11 +25,25 @@ from ilora_core import __version__
 from ilora_core.errors import ArtefactError
 from ilora_core.files import atomic_path, read_json, write_json, write_text
 from ilora_core.intrinsics import Intrinsic
+from ilora_core.model_card import PREVIEW, folder_card
 from ilora_core.protocols import Generator
 
-__all__ = ["Artefact", "find_artefacts", "load_artefact", "save_adapter", "save_artefact"]
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "RECORD",
+    "WEIGHTS",
+    "Artefact",
+    "check_tensors",
+    "find_artefacts",
+    "load_artefact",
+    "preview_grid",
+    "save_adapter",
+    "save_artefact",
+]
 
 CONFIG, WEIGHTS, RECORD = "adapter_config.json", "adapter_model.safetensors", "run.json"
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -80,10 +95,13 @@ def save_artefact(
 ) -> None:
     """Write the whole artefact. run.json comes last: a folder without it is not finished."""
     save_adapter(folder, state, config)
-    for name, (tensors, metadata) in generator.layouts(state, config).items():
+    layouts = generator.layouts(state, config)
+    for name, (tensors, metadata) in layouts.items():
         with atomic_path(folder / name) as path:
             save_file(dict(tensors), path, metadata=dict(metadata))
-    write_text(folder / "README.md", _card(record))
+    record = {**record, "layouts": sorted(layouts)}
+    _keep_preview(folder, record)
+    write_text(folder / CARD, folder_card(folder, record, config))
     write_json(folder / RECORD, {"ilora": __version__, **record})
 
 
@@ -115,39 +133,37 @@ def find_artefacts(path: Path | str) -> list[Artefact]:
     return found
 
 
+def check_tensors(path: Path) -> None:
+    """Refuse a file that is no safetensors file, is cut short, or holds nothing. Its tensors are not read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            empty = not list(file.keys())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ArtefactError(_damaged(path, error)) from error
+    if empty:
+        raise ArtefactError(f"{path} holds no tensor. Fit it again from its run.json.")
+
+
+def preview_grid(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Where whoever runs a fit puts the preview grid of the step that was kept."""
+    step = (record.get("best") or {}).get("step")
+    return folder / "previews" / f"step_{step or 0:06d}.png"
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged ({error}). Fetch it again, or fit it again from its run.json."
+
+
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
-        raise ArtefactError(
-            f"{path} is damaged ({error}). Fetch it again, or fit it again from its run.json."
-        ) from error
+        raise ArtefactError(_damaged(path, error)) from error
 
 
-def _card(record: Mapping[str, Any]) -> str:
-    """A model card: what, from what, how good, under which licences."""
-    intrinsic, generator = record["intrinsic"]["name"], record["generator"]
-    best = record.get("best") or {}
-    score = (
-        f"{best['metric']} = {best['value']:.4g} at step {best['step']}" if best.get("value") is not None else "none"
-    )
-    licences = "\n".join(f"| {what} | {licence} |" for what, licence in record.get("licences", {}).items())
-    recipe = json.dumps(record.get("config", {}).get("settings", {}), indent=2)
-    return f"""# {intrinsic} from {generator["name"]}
-
-An ilora adapter: it makes the frozen generator `{generator["name"]}` draw {intrinsic}.
-
-    ilora predict PICTURES --adapter THIS_FOLDER
-
-Trained on {record.get("data", {}).get("train", "?")} labelled pictures. Validation: {score}.
-
-| part | licence |
-|---|---|
-{licences}
-
-Settings (all of them are in `run.json`; `ilora fit --from run.json --out DIR` repeats the fit):
-
-```json
-{recipe}
-```
-"""
+def _keep_preview(folder: Path, record: Mapping[str, Any]) -> None:
+    """The preview grid of the step that was kept, where whoever runs the fit wrote one, as the card's picture."""
+    grid = preview_grid(folder, record)
+    if grid.is_file():
+        with atomic_path(folder / PREVIEW) as path:
+            shutil.copyfile(grid, path)

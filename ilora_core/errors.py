@@ -5,6 +5,7 @@ __all__ = [
     "CannotEncode",
     "ConfigError",
     "DataError",
+    "HubError",
     "IloraError",
     "MissingDependency",
     "NonFiniteLoss",
@@ -41,6 +42,14 @@ class ArtefactError(IloraError):
 
 class WeightsError(IloraError):
     """Model weights that cannot be found, fetched or trusted."""
+
+
+class HubError(IloraError):
+    """The Hugging Face Hub refuses, or does not answer. unreachable: there is no way to it, so its cache may do."""
+
+    def __init__(self, message: str, *, unreachable: bool = False):
+        self.unreachable = unreachable
+        super().__init__(message)
 
 
 class PluginError(IloraError):

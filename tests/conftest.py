@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ def _helpers(name: str = "fit_helpers"):
 
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -66,3 +68,24 @@ def sweep_toys(sweep_toys_folder, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("ILORA_PLUGINS", "sweep-toys")
     monkeypatch.setenv("TOY_LOG", str(tmp_path / "losses.log"))
     return tmp_path / "losses.log"
+
+
+@pytest.fixture(scope="session")
+def pair_of_adapters(tmp_path_factory) -> Path:
+    """The folder that a fit of normals and depth leaves, by way of what a fit writes, with small random weights."""
+    return _helpers("artefact_helpers").save_set(tmp_path_factory.mktemp("fitted") / "run")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on this machine, which huggingface_hub of this process talks to, with a cache and a token of its own."""
+    from huggingface_hub import constants
+
+    with _helpers("hub_helpers").FakeHub() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        monkeypatch.setenv("HF_TOKEN", "hf_" + "Sesame" * 6)
+        yield server

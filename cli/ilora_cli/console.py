@@ -13,7 +13,7 @@ from ilora_core.values import read_value
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "nest_settings", "parse_settings", "print_json"]
+__all__ = ["console", "nest_settings", "parse_settings", "print_json", "quiet_bars"]
 
 _WIDE = 160  # columns where the output is no terminal: a pipe has no width to wrap at
 
@@ -30,6 +30,14 @@ def print_json(data: Any) -> None:
     """JSON on the standard output, for scripts. Paths and other plain objects become strings."""
     json.dump(data, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     sys.stdout.write("\n")
+
+
+def quiet_bars(wanted: bool) -> None:
+    """Leave the hub library's progress bars out: if that is wanted, and where nobody watches."""
+    if wanted or not console(stderr=True).is_terminal:
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
 
 
 def parse_settings(items: Iterable[str]) -> dict[str, Any]:

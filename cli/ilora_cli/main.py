@@ -36,6 +36,8 @@ COMMANDS = (
     "convert",
     "import_",
     "export",
+    "push",
+    "pull",
     "list_plugins",
     "show",
     "new_plugin",

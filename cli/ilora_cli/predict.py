@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ilora_cli.console import console, parse_settings, print_json
+from ilora_cli.console import console, parse_settings, print_json, quiet_bars
 from ilora_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ _FORMATS = ("npy", "png", "exr")
 
 def predict(
     inputs: Annotated[list[str] | None, typer.Argument(help="Pictures, folders, or patterns like 'in/*.jpg'.")] = None,
-    adapter: Annotated[list[str] | None, typer.Option("--adapter", "-a", help="What `ilora fit` wrote.")] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", "-a", help="What `ilora fit` wrote, or hf://OWNER/NAME[/FOLDER][@REVISION]."),
+    ] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="Folder to write: OUT/<intrinsic>/<name>.<format>")] = "maps",
     samples: Annotated[int, typer.Option(min=0, help="Draw this many of the generator's own samples instead.")] = 0,
     format_: Annotated[str, typer.Option("--format", help="npy (float32), png (16-bit), exr; with commas")] = "npy",
@@ -68,12 +71,13 @@ def predict(
     if samples and shared_scale:
         raise ConfigError("--shared-scale is for the frames of one scene; --samples are pictures of different ones.")
     from ilora_cli.predict_work import Drawing, Writer, samples_of, with_their_folder
-    from ilora_core.artefact import find_artefacts
+    from ilora_core.adapter_places import find_adapters
     from ilora_core.config import RuntimeConfig
     from ilora_core.folders import find_pictures
 
     settings = parse_settings(set_ or [])
-    artefacts = [artefact for path in adapter or [] for artefact in find_artefacts(path)]
+    quiet_bars(json)
+    artefacts = find_adapters(adapter or [])
     pictures = {} if samples else find_pictures(inputs or [])
     names = [artefact.intrinsic.name for artefact in artefacts]
     writer = Writer(Path(out), formats, normals, preview=preview)

@@ -1,9 +1,15 @@
-"""Adapters from wherever they are: a folder that `ilora fit` wrote, or `hf://owner/name[/folder][@revision]`."""
+"""Adapters from wherever they are.
+
+FOLDER                              what `ilora fit` or `ilora import` wrote
+hf://owner/name[/folder][@revision]   the same on the Hugging Face Hub
+[INTRINSIC=]FILE                    a LoRA file of another tool, imported on the fly (`ilora_core.interchange`)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ilora_core.artefact import Artefact, find_artefacts
 from ilora_core.errors import ArtefactError
@@ -18,26 +24,44 @@ def check_places(places: Sequence[str]) -> None:
     for place in places:
         if is_hub_place(place):
             HubPlace.parse(place)
-        elif not Path(place).exists():
+        elif not Path(place).exists() and _lora(place) is None:
             raise ArtefactError(_nothing(place))
 
 
-def find_adapters(places: Sequence[str], *, local_only: bool = False) -> list[Artefact]:
-    """The artefacts at every place, in order; a place may hold several. local_only: open no connection.
+def find_adapters(
+    places: Sequence[str], *, local_only: bool = False, generator: str = "", settings: Mapping[str, Any] | None = None
+) -> list[Artefact]:
+    """The artefacts at every place, in order; a place may hold several.
 
-    Raises ConfigError for an address that is spelt wrong, HubError, ArtefactError.
+    local_only           open no connection
+    generator, settings  of LoRA files, which do not say what they are for; "" = told from their layers
+
+    Raises ConfigError for an address that is spelt wrong, HubError, ArtefactError, WeightsError.
     """
     check_places(places)
-    return [artefact for place in places for artefact in _at(place, local_only)]
+    return [found for place in places for found in _at(place, local_only, generator, settings or {})]
 
 
-def _at(place: str, local_only: bool) -> list[Artefact]:
+def _at(place: str, local_only: bool, generator: str, settings: Mapping[str, Any]) -> list[Artefact]:
     """What one place holds. Another kind of place is another branch here, and one in `check_places`."""
     if is_hub_place(place):
         from ilora_core.hub_repository import cached, check_artefacts
 
         return check_artefacts(cached(HubPlace.parse(place), local_only=local_only))
+    if lora := _lora(place):
+        from ilora_core.interchange.importing import Told, import_adapter
+
+        name, path = lora
+        return [import_adapter(path, Told(intrinsic=name or None, generator=generator, settings=settings))]
     return find_artefacts(place)
+
+
+def _lora(place: str) -> tuple[str, Path] | None:
+    """(intrinsic or "", file) where a place is a file."""
+    if Path(place).is_file():
+        return "", Path(place)
+    name, equals, rest = place.partition("=")
+    return (name, Path(rest)) if equals and Path(rest).is_file() else None
 
 
 def _nothing(place: str) -> str:

@@ -80,6 +80,20 @@ def drawn(ilora, pictures: Path, adapter: Path | str, out: Path) -> np.ndarray:
     return np.load(out / "albedo" / "a.npy")
 
 
+def test_a_file_on_the_fly(ilora, fitted, pictures, tmp_path):
+    """`--adapter FILE` draws what the imported folder draws, and `ilora export FILE` writes it for another tool."""
+    ilora("export", fitted, "--to", "kohya", "--out", tmp_path / "out")
+    (path,) = (tmp_path / "out").glob("*.safetensors")
+    options = ("--generator", "rooms", "--device", "cpu")
+    ilora("predict", pictures, "--adapter", f"albedo={path}", "--out", tmp_path / "maps", *options)
+    wanted = drawn(ilora, pictures, fitted, tmp_path / "wanted")
+    np.testing.assert_allclose(np.load(tmp_path / "maps" / "albedo" / "a.npy"), wanted, atol=1e-6)
+    again = ilora("export", path, "--to", "diffusers", "--generator", "rooms", "--out", tmp_path / "again").out
+    assert "pytorch_lora_weights.safetensors" in again
+    lost = ilora("predict", pictures, "--adapter", f"albedo={path}x", "--out", tmp_path / "no", code=1)
+    assert "no folder" in lost.err
+
+
 def test_end_to_end(fitted, tmp_path):
     command = [sys.executable, "-m", "ilora_cli.main", "export", fitted, "--to", "kohya", "--out", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)

@@ -13,11 +13,14 @@ __all__ = ["export"]
 
 
 def export(
-    artefact: Annotated[str, typer.Argument(help="What `ilora fit` or `ilora import` wrote.")],
+    artefact: Annotated[
+        str, typer.Argument(help="What `ilora fit` or `ilora import` wrote, hf://OWNER/NAME, or [INTRINSIC=]FILE.")
+    ],
     to: Annotated[str, typer.Option("--to", help="diffusers, kohya, comfyui, onnx, merged; with commas")],
     out: Annotated[
         str, typer.Option("--out", "-o", help="Folder to write; with several, one below it for each.")
     ] = "export",
+    generator: Annotated[str, typer.Option("--generator", "-g", help="Of a LoRA file: what it was trained on.")] = "",
     set_: Annotated[list[str] | None, typer.Option("--set", help="generator.name=value, as local weights")] = None,
     json: Annotated[bool, typer.Option("--json", help="Machine-readable list of what was written.")] = False,
 ) -> None:
@@ -25,12 +28,12 @@ def export(
 
     diffusers, kohya and comfyui need no weights of the generator; onnx and merged load them, and onnx checks what it wrote.
     """
-    from ilora_core.artefact import find_artefacts
+    from ilora_core.adapter_places import find_adapters
     from ilora_core.interchange.exporting import check_target, export_adapter
 
     targets = [check_target(name.strip()) for name in to.split(",")]
     settings = parse_settings(set_ or []).get("generator", {})
-    artefacts = find_artefacts(artefact)
+    artefacts = find_adapters([artefact], generator=generator, settings=settings)
     written = []
     for one in artefacts:
         for target in targets:

@@ -24,7 +24,11 @@ def predict(
     inputs: Annotated[list[str] | None, typer.Argument(help="Pictures, folders, or patterns like 'in/*.jpg'.")] = None,
     adapter: Annotated[
         list[str] | None,
-        typer.Option("--adapter", "-a", help="What `ilora fit` wrote, or hf://OWNER/NAME[/FOLDER][@REVISION]."),
+        typer.Option(
+            "--adapter",
+            "-a",
+            help="What `ilora fit` wrote, hf://OWNER/NAME[/FOLDER][@REVISION], or [INTRINSIC=]FILE, a LoRA file.",
+        ),
     ] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="Folder to write: OUT/<intrinsic>/<name>.<format>")] = "maps",
     samples: Annotated[int, typer.Option(min=0, help="Draw this many of the generator's own samples instead.")] = 0,
@@ -77,7 +81,8 @@ def predict(
 
     settings = parse_settings(set_ or [])
     quiet_bars(json)
-    artefacts = find_adapters(adapter or [])
+    given = settings.get("generator", {})
+    artefacts = find_adapters(adapter or [], generator=generator, settings=given)
     pictures = {} if samples else find_pictures(inputs or [])
     names = [artefact.intrinsic.name for artefact in artefacts]
     writer = Writer(Path(out), formats, normals, preview=preview)
@@ -89,7 +94,6 @@ def predict(
         from ilora_core.predict import Predictor
 
         runtime = RuntimeConfig(device=device, precision=precision, compile=compile_)
-        given = settings.get("generator")
         drawer = Predictor(artefacts, runtime=runtime, generator=generator, settings=given, one_by_one=one_by_one)
         done.generator = dict(getattr(drawer.generator, "provenance", {}))
         drawing = Drawing(drawer, pictures, process, overlap, batch, done.failed, done.inversions)

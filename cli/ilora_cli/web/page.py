@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import traceback
+from abc import ABCMeta
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -41,6 +42,31 @@ _PIXEL_ART = 128  # below this single pixels are shown
 _ONE_JOB: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
 
 
+def _path_of(self: gr.Image, payload: ImageData | None) -> str | None:
+    return payload.path if payload else None
+
+
+async def _move_local(self: gr.Image, url_or_file_path: str | Path | None) -> str | None:
+    if url_or_file_path and "://" in str(url_or_file_path):
+        raise gr.Error("only files can be given.", print_exception=False)
+    return await gr.Image.async_move_resource_to_block_cache(self, url_or_file_path)
+
+
+# gr.Image (its browser side too: is_template) whose upload reaches us as a file that nobody has opened, and which fetches
+# nothing from elsewhere. Made past Gradio's own metaclass, which writes a .pyi file beside the module of every subclass.
+_PictureDrop: Any = ABCMeta.__new__(
+    type(gr.Image),
+    "PictureDrop",
+    (gr.Image,),
+    {
+        "__module__": __name__,
+        "is_template": True,
+        "preprocess": _path_of,
+        "async_move_resource_to_block_cache": _move_local,
+    },
+)
+
+
 def make_page(groups: Sequence[Group], models: Models, results: Results, *, folder: Path, max_bytes: int) -> gr.Blocks:
     """The page. folder: where uploads lie, and nothing else is taken from; max_bytes: of one upload."""
     work = _Work({group.label: group for group in groups}, models, results, folder, max_bytes)
@@ -53,9 +79,7 @@ def make_page(groups: Sequence[Group], models: Models, results: Results, *, fold
                 generator = gr.Dropdown([group.label for group in groups], value=first.label, label="Generator")
                 adapters = gr.CheckboxGroup(list(first.adapters), value=first.first_of_each_map(), label="Adapters")
                 with gr.Tab("From a picture"):
-                    picture = _unopened(
-                        gr.Image(sources=["upload", "clipboard"], label="Picture", height=230, buttons=[])
-                    )
+                    picture = _PictureDrop(sources=["upload", "clipboard"], label="Picture", height=230, buttons=[])
                     gr.Examples(
                         [[str(path)] for path in EXAMPLES], [picture], label="Example rooms", cache_examples=False
                     )
@@ -81,26 +105,6 @@ def make_page(groups: Sequence[Group], models: Models, results: Results, *, fold
         draw.click(work.from_picture, [picture, *chosen, process], [shown, message], **_ONE_JOB)
         sample.click(work.from_seed, [seed, *chosen], [shown, message], **_ONE_JOB)
     return page.queue(max_size=8, default_concurrency_limit=1, api_open=False)
-
-
-def _unopened(picture: gr.Image) -> gr.Image:
-    """An upload that reaches us as a file that nobody has opened, and that nothing is fetched for from elsewhere.
-
-    Methods are replaced on the component, not in a subclass: Gradio writes a .pyi file beside every subclass's module.
-    """
-    move = picture.async_move_resource_to_block_cache
-
-    async def move_local(url_or_file_path: str | Path | None) -> str | None:
-        if url_or_file_path and "://" in str(url_or_file_path):
-            raise gr.Error("only files can be given.", print_exception=False)
-        return await move(url_or_file_path)
-
-    def path_of(payload: ImageData | None) -> str | None:
-        return payload.path if payload else None
-
-    picture.async_move_resource_to_block_cache = move_local  # type: ignore[method-assign]
-    picture.preprocess = path_of  # type: ignore[method-assign]
-    return picture
 
 
 class _Work:

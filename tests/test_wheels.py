@@ -44,11 +44,14 @@ def test_every_package_builds(wheels):
     assert set(wheels) == names
 
 
-def test_core_wheel_carries_registry_templates_and_licence(wheels):
+def test_core_wheel_carries_registry_templates_viewer_and_licence(wheels):
     names = zipfile.ZipFile(wheels["ilora"]).namelist()
     assert "ilora_core/registry.toml" in names
     assert "ilora_cli/templates/LICENSE.txt" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    viewer = {name.removeprefix("ilora_core/viewer/") for name in names if name.startswith("ilora_core/viewer/")}
+    assert viewer >= {"three/three.bundle.min.js", "three/LICENSE", "three/README.md", "page/page.html", "page/main.js"}
+    assert {f"page/{path.name}" for path in (ROOT / "ilora_core/viewer/page").iterdir()} <= viewer
     assert not any(re.match(r"tests?/|plugins/|bench/", name) for name in names)
 
 

@@ -28,6 +28,7 @@ COMMANDS = (
     "reproduce",
     "predict",
     "app",
+    "view",
     "evaluate",
     "label",
     "doctor",

@@ -21,6 +21,8 @@ from ilora_core.report.parts import (
     Series,
     Table,
     Text,
+    View,
+    Views,
 )
 from ilora_core.report.pictures import grid_png
 from ilora_core.report.tables import comparison_table, evaluation_table, licence_table, protocols_table
@@ -40,6 +42,8 @@ __all__ = [
     "Series",
     "Table",
     "Text",
+    "View",
+    "Views",
     "comparison_table",
     "evaluation_table",
     "grid_png",

@@ -1,6 +1,6 @@
 """What a report is made of: plain data, no drawing.
 
-A report is a title and sections; a section is one of Text, Facts, Table, Grid, Curves and Provenance. Pictures are
+A report is a title and sections; a section is one of Text, Facts, Table, Grid, Curves, Views and Provenance. Pictures are
 tensors (3,H,W) or (1,H,W) in [0,1], sRGB-encoded.
 """
 
@@ -28,6 +28,8 @@ __all__ = [
     "Series",
     "Table",
     "Text",
+    "View",
+    "Views",
 ]
 
 
@@ -141,6 +143,24 @@ class Curves:
 
 
 @dataclass(frozen=True)
+class View:
+    """A scene to turn with the mouse: the picture on its button, and `ilora_core.viewer.scene_data` of its maps."""
+
+    label: str
+    image: Tensor
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Views:
+    """Scenes, each drawn when its button is pressed. The only section with scripts; they come once per report."""
+
+    title: str
+    views: Sequence[View]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Provenance:
     """How a thing was made (an artefact's run.json): plain JSON data."""
 
@@ -149,7 +169,7 @@ class Provenance:
     note: str = ""
 
 
-Section = Text | Facts | Table | Grid | Curves | Provenance
+Section = Text | Facts | Table | Grid | Curves | Views | Provenance
 
 
 def _now() -> str:

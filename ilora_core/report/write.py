@@ -1,8 +1,13 @@
-"""From a Report to one self-contained HTML file: pictures as data URIs, charts as inline SVG, no script, no request."""
+"""From a Report to one self-contained HTML file: pictures as data URIs, charts as inline SVG, no request.
+
+There is a script only in a report with Views: it opens the viewer, whose page is in the report once, deflated.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +20,7 @@ from markupsafe import Markup
 from ilora_core.errors import DataError
 from ilora_core.files import write_text
 from ilora_core.report.curves import panel_svg
-from ilora_core.report.parts import Cell, Grid, Picture, Provenance, Report, Section, Table
+from ilora_core.report.parts import Cell, Grid, Picture, Provenance, Report, Section, Table, Views
 from ilora_core.report.pictures import data_uri
 
 if TYPE_CHECKING:
@@ -44,9 +49,11 @@ def render_report(report: Report) -> str:
         _check(section)
     environment.filters |= {"picture": _picture, "chart": lambda p: Markup(panel_svg(p)), "cell": _cell}
     environment.filters |= {"flat": lambda data: list(_flat(data)), "pretty": _pretty}
+    environment.filters |= {"scene": _scene}
     template = environment.get_template("report.html.j2")
     kinds = [type(section).__name__.lower() for section in report.sections]
-    return template.render(report=report, sections=list(zip(kinds, report.sections, strict=True)))
+    viewer = _viewer() if any(isinstance(section, Views) for section in report.sections) else None
+    return template.render(report=report, sections=list(zip(kinds, report.sections, strict=True)), viewer=viewer)
 
 
 def versions(*distributions: str) -> dict[str, str]:
@@ -80,6 +87,20 @@ def _picture(picture: Tensor | Picture) -> dict[str, Any]:
     caption = picture.caption if isinstance(picture, Picture) else ""
     uri, width, height = data_uri(picture.image if isinstance(picture, Picture) else picture)
     return {"uri": uri, "width": width, "height": height, "caption": caption, "small": max(width, height) <= 128}
+
+
+def _viewer() -> dict[str, str]:
+    """The viewer's page, deflated, with the name of the place for a scene in it."""
+    from ilora_core.viewer.document import SCENE_SLOT, page_html  # torch behind it: only for reports with views
+
+    packed = base64.b64encode(zlib.compress(page_html().encode(), 9)).decode()
+    return {"page": packed, "slot": SCENE_SLOT}
+
+
+def _scene(data: Mapping[str, Any]) -> Markup:
+    from ilora_core.viewer.document import scene_json
+
+    return Markup(scene_json(data))
 
 
 def _cell(cell: Cell | str) -> Cell:

@@ -8,7 +8,7 @@
 """
 
 from ilora_core.viewer.agree import Agreement, agreement
-from ilora_core.viewer.document import scene_html, viewer_frame
+from ilora_core.viewer.document import scene_html, scene_page, viewer_frame
 from ilora_core.viewer.encode import scene_data
 
-__all__ = ["Agreement", "agreement", "scene_data", "scene_html", "viewer_frame"]
+__all__ = ["Agreement", "agreement", "scene_data", "scene_html", "scene_page", "viewer_frame"]

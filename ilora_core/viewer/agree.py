@@ -7,7 +7,7 @@ The given normals n are compared with those of the unprojected depth, m (`geomet
     signed axes     mean cosine of n with any of its axes negated or exchanged: 48 ways, all from the 3×3 matrix Σ n mᵀ
 
 A way wins over the axes as they are when it fits clearly better; of near equals the simplest is named. Depth with near and far
-exchanged negates x and y of m but for perspective, so that the two cannot be told apart, and are named together. The range of
+exchanged negates x and y of m but for perspective, so that the two can hardly be told apart, and are named together. The range of
 relative depth is unknown: the far/near ratio that agrees best is taken, separately for each direction of the depth.
 """
 
@@ -36,6 +36,7 @@ _PARSIMONY = 0.02  # mean cosine that a more complicated explanation must gain f
 _GOOD, _FAIR = 0.9, 0.7
 _KNOWN_FRAMES: dict[tuple[int, ...], str] = {(1, -1, -1): "OpenGL's axes", (1, 1, -1): "DirectX's axes"}
 
+_COMMON = (*_KNOWN_FRAMES, (-1, -1, -1), (-1, -1, 1))  # the last is inverted depth's twin
 _CREDIBLE, _OPPOSED = 0.5, -0.3  # what a correction must reach, and how strongly a flipped axis must contradict
 
 Way = tuple[tuple[int, ...], tuple[int, ...]]  # which given axis is taken for each of ours, and its sign
@@ -82,10 +83,13 @@ def agreement(depth: Tensor, normals: Tensor, fov_deg: float = FOV_DEG, *, kind:
     fits = [_Fit.of(d[0], n, kind, ratio, fov_deg) for ratio in _RATIOS[: 1 if kind == "metric" else None]]
     other = "affine_depth" if kind == "affine_disparity" else "affine_disparity"
     turned = [_Fit.of(d[0], n, other, ratio, fov_deg) for ratio in _RATIOS]
-    plain, pixels = max(fits, key=lambda fit: fit.cosine()), fits[0].pixels
+    # A range so wide that most of the picture is depth edges proves nothing by the rest.
+    pixels = max(fit.pixels for fit in fits)
     if pixels < _LEAST:
         told = "Too few pixels have both depth and normals to compare them."
         return Agreement(None, dict.fromkeys(_AXES), told, pixels=pixels)
+    fits, turned = ([fit for fit in some if fit.pixels >= pixels / 2] for some in (fits, turned))
+    plain = max(fits, key=lambda fit: fit.cosine())
     suspect, corrected, fit = _suspect(fits, turned)
     return Agreement(
         mean_cosine=plain.cosine(),
@@ -140,7 +144,7 @@ def _suspect(fits: list[_Fit], turned: list[_Fit]) -> tuple[str, float, _Fit]:
         score = fit.cosine(way)
         if score - _PARSIMONY * _steps(way) > won and _is_evidence(way, fit, score - plain):
             won, found = score - _PARSIMONY * _steps(way), (_label(way), score, fit)
-    upside = max(fit.cosine() for fit in turned)
+    upside = max((fit.cosine() for fit in turned), default=-1.0)
     if upside - _PARSIMONY > won and upside > _CREDIBLE:
         found = ("depth", upside, best)
     if not found[0] and plain < _FAIR:
@@ -159,8 +163,8 @@ def _is_evidence(way: Way, fit: _Fit, gain: float) -> bool:
 
 
 def _steps(way: Way) -> int:
-    """How complicated an explanation is: a known frame or one axis is one step, an exchange two."""
-    negated = 1 if way[1] in _KNOWN_FRAMES or way[1] == (-1, -1, -1) else way[1].count(-1)
+    """How complicated an explanation is: one axis or a common mistake is one step, an exchange two."""
+    negated = 1 if way[1] in _COMMON else way[1].count(-1)
     return negated + 2 * (way[0] != _AS_IS[0])
 
 
@@ -175,8 +179,12 @@ def _sentence(suspect: str, cosine: float) -> str:
         return "Normals and depth agree." if cosine >= _GOOD else "Normals and depth roughly agree."
     if suspect == "unexplained":
         return "Normals and depth disagree, and no negated or exchanged axis explains it."
-    if suspect in ("depth", "x,y"):
-        return "Depth looks inverted (near and far exchanged), or x and y of the normals are both flipped: the two look alike."
+    if suspect == "depth":
+        return (
+            "Depth looks inverted (near and far exchanged), or x and y of the normals are flipped: the two look alike."
+        )
+    if suspect == "x,y":
+        return "The x and y axes look flipped, or depth is inverted (near and far exchanged): the two look alike."
     if suspect == "x,y,z":
         return "The normals point into the surface: all three axes look flipped."
     exchanged, _, negated = suspect.rpartition(" ")

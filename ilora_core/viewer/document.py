@@ -15,12 +15,12 @@ from ilora_core.viewer.geometry import FOV_DEG
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SCENE_SLOT", "page_html", "scene_html", "scene_json", "viewer_frame"]
+__all__ = ["SCENE_SLOT", "page_html", "scene_html", "scene_json", "scene_page", "viewer_frame"]
 
 SCENE_SLOT = "@@SCENE@@"
 """Where `page_html` has room for one scene's JSON."""
 
-_SCRIPTS = ("data.js", "cloud.js", "relit.js", "main.js")
+_SCRIPTS = ("data.js", "cloud.js", "relit.js", "overlays.js", "main.js")
 
 
 def scene_html(
@@ -55,6 +55,11 @@ def scene_html(
         side=side,
         fov_deg=fov_deg,
     )
+    return scene_page(data)
+
+
+def scene_page(data: Mapping[str, Any]) -> str:
+    """The document for what `scene_data` gave."""
     return page_html().replace(SCENE_SLOT, scene_json(data), 1)
 
 

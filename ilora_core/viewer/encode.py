@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,9 @@ def scene_data(
     _check(picture, depth, depth_kind, normals, albedo)
     if not 1 <= fov_deg <= 170:
         raise DataError(f"a field of view lies between 1 and 170 degrees, not at {fov_deg:g}.")
-    height, width = _size(*picture.shape[-2:], side)
+    # No larger than the coarsest map: enlarged without blending it would have steps.
+    finest = [max(value.shape[-2:]) for value in (depth, normals) if value is not None]
+    height, width = _size(picture.shape[1], picture.shape[2], min(side, *finest))
     data: dict[str, Any] = {"title": title, "width": width, "height": height, "fov": fov_deg, "edge_slope": EDGE_SLOPE}
     data["picture"] = _bytes(_eight_bits(_smooth(picture, height, width)))
     if albedo is not None:
@@ -55,19 +58,10 @@ def scene_data(
     if depth is not None:
         data["depth"] = {"kind": depth_kind, "ratio": _START_RATIO, **_depth(_picked(depth, height, width)[0])}
     if depth is not None and normals is not None:
-        found = agreement(
-            depth if depth.shape[-2:] == normals.shape[-2:] else _picked(depth, *normals.shape[-2:]),
-            normals,
-            fov_deg,
-            kind=depth_kind,
-        )
-        data["agreement"] = {
-            "cosine": found.mean_cosine,
-            "axes": dict(found.per_axis),
-            "sentence": found.sentence,
-            "suspect": found.suspect,
-        }
-        if found.far_over_near is not None and found.suspect != "unexplained":
+        same = depth if depth.shape[-2:] == normals.shape[-2:] else _picked(depth, normals.shape[1], normals.shape[2])
+        found = agreement(same, normals, fov_deg, kind=depth_kind)
+        data["agreement"] = asdict(found)
+        if found.far_over_near is not None and found.suspect not in ("unexplained", "depth"):
             data["depth"]["ratio"] = round(found.far_over_near, 2)
             data["depth"]["fitted"] = True
     return data

@@ -46,14 +46,12 @@ def limits_of(depth: Tensor) -> tuple[float, float]:
 def z_of(depth: Tensor, kind: str, far_over_near: float, limits: tuple[float, float]) -> Tensor:
     """Depth along z (H,W); NaN where it is not known. Metric depth is returned in its own metres."""
     if kind == "metric":
-        return torch.where(depth > 0, depth, torch.nan)
+        return torch.where((depth > 0) & torch.isfinite(depth), depth, torch.nan)
     low, high = limits
     t = (depth - low) / (high - low)
-    if kind == "affine_depth":
-        z = 1 + (far_over_near - 1) * t
-    else:
-        z = 1 / (1 / far_over_near + (1 - 1 / far_over_near) * t)
-    return torch.where((z > _NEAREST) & (z < far_over_near / _NEAREST), z, torch.nan)
+    r = far_over_near
+    z = 1 + (r - 1) * t if kind == "affine_depth" else 1 / (1 / r + (1 - 1 / r) * t)
+    return torch.where((z > _NEAREST) & (z < r / _NEAREST), z, torch.nan)
 
 
 def unproject(z: Tensor, fov_deg: float) -> Tensor:
@@ -67,7 +65,7 @@ def unproject(z: Tensor, fov_deg: float) -> Tensor:
 
 def at_edges(z: Tensor, fov_deg: float) -> Tensor:
     """bool (H,W): the pixels at depth edges. A neighbour that is not known makes no edge."""
-    most = EDGE_SLOPE / focal_px(*z.shape, fov_deg)
+    most = EDGE_SLOPE / focal_px(z.shape[0], z.shape[1], fov_deg)
     found = torch.zeros_like(z, dtype=torch.bool)
     for dim in (0, 1):
         length = z.shape[dim] - 1

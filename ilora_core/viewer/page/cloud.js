@@ -2,7 +2,7 @@
 // The scene in three dimensions. Everything lies in `frame`, in OpenCV coordinates; half a turn about x takes it to
 // three.js, whose y points up and whose z points to the viewer.
 
-const INTO = 0xe5484d, OUT = 0x2fb5c9; // needles that point into the surface, and out of it
+const OUT = 0x2fb5c9, LEANING = 0xf0a020, INTO = 0xe5484d; // needles: along the depth's normal, over 45° and over 90° from it
 
 const POINT_VERTEX = `
   attribute float footprint; attribute vec3 tint; uniform float pixels; varying vec3 seen;
@@ -119,21 +119,24 @@ class Cloud {
     return [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
   }
 
-  // Cones along the given normals. Those on the far side of the surface that depth draws are red, and shine through it.
+  // Cones along the given normals. Those that go into the surface that depth draws are red, and shine through it.
   needles() {
     const { scene } = this, step = Math.max(1, Math.round(Math.max(scene.width, scene.height) / 26));
-    const out = [], into = [];
+    const out = [], leaning = [], into = [];
     for (let v = step >> 1; v < scene.height; v += step) {
       for (let u = step >> 1; u < scene.width; u += step) {
         const i = v * scene.width + u, n = this.good[i] ? normalAt(scene, i) : null;
         if (!n) continue;
         const p = [0, 1, 2].map((axis) => this.points[3 * i + axis]);
-        const facing = this.derivedNormal(u, v) ?? p.map((x) => -x);
-        (n[0] * facing[0] + n[1] * facing[1] + n[2] * facing[2] < 0 ? into : out).push([p, n]);
+        const facing = this.derivedNormal(u, v);
+        if (!facing) continue;
+        const cosine = (n[0] * facing[0] + n[1] * facing[1] + n[2] * facing[2]) / Math.hypot(...facing);
+        (cosine < 0 ? into : cosine < Math.SQRT1_2 ? leaning : out).push([p, n]);
       }
     }
-    this.pointingInto = into.length / (into.length + out.length || 1);
+    this.needleCounts = { out: out.length, leaning: leaning.length, into: into.length };
     if (out.length) this.add(this.cones(out, OUT, true));
+    if (leaning.length) this.add(this.cones(leaning, LEANING, true));
     if (into.length) this.add(this.cones(into, INTO, false));
   }
 

@@ -36,6 +36,13 @@ def test_quickstart(ilora, tmp_path):
     assert not re.findall(r"(?:src|href)=[\"']https?://", html)
     for word in ("codec ceiling", "linear probe", "random init", "Apache-2.0"):
         assert word in html
+    scenes = re.findall(r'<script type="application/json" id="scene-[\d-]+">(.*?)</script>', html)
+    titles = {scene["title"].partition(": ")[2]: scene for scene in map(json.loads, scenes)}
+    assert len(scenes) == 4
+    assert titles["truth"]["depth"]["kind"] == "metric"
+    assert titles["truth"]["agreement"]["sentence"] == "Normals and depth agree."
+    assert titles["adapters"]["depth"]["kind"] == "affine_depth"
+    assert len(html) < 2_000_000
     assert (tmp_path / "quickstart" / "normals.png").stat().st_size > 1000
     again = ilora(*small)
     assert again.returncode == 1

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ilora_core.config import merge_settings
@@ -23,12 +24,14 @@ from ilora_core.report import (
     Report,
     Section,
     Text,
+    Views,
     comparison_table,
     evaluation_table,
     grid_png,
     versions,
     write_report,
 )
+from ilora_core.viewer.sections import scene_view, views_section
 from ilora_rooms.experiment import Rows, Scores, fit_config, score_adapters, score_controls
 from ilora_rooms.generator import rooms
 from ilora_rooms.source import RoomsSource
@@ -148,11 +151,37 @@ def _sections(folder: Path, scores: Mapping[str, Scores], test: Rows, record: Ma
         lines = [GridRow(key, row) for key, row in zip(test.keys, rows, strict=False)]
         sections.append(Grid(f"{name} on unseen rooms", columns, lines))
         sections.append(curves_of(folder / "adapters" / name / name / "metrics.jsonl", name))
+    sections.append(_views(scores, test))
     note = (
         "The codec ceiling is what the true map loses in the generator's encoder and decoder alone: no method that ends in "
         "that decoder can do better. The mean map looks at no picture."
     )
     return [*sections, Text("How to read this", (note,)), licences_of(record), Provenance("How it was made", record)]
+
+
+def _views(scores: Mapping[str, Scores], test: Rows) -> Views:
+    """The first two test rooms as the adapters draw them, and as they are."""
+    drawn, kind = scores["depth"].maps[_ADAPTER], scores["depth"].intrinsic.predicted().kind
+    true = {name: torch.where(valid, value, torch.nan) for name, (value, valid) in test.maps.items()}
+    views = []
+    for i in range(min(2, len(test.keys))):
+        picture, normals = test.pictures[i], scores["normals"].maps[_ADAPTER][i]
+        views.append(
+            scene_view(f"{test.keys[i]}: adapters", picture=picture, depth=drawn[i], depth_kind=kind, normals=normals)
+        )
+        views.append(
+            scene_view(
+                f"{test.keys[i]}: truth",
+                picture=picture,
+                depth=true["depth"][i],
+                depth_kind=scores["depth"].intrinsic.kind,
+                normals=true["normals"][i],
+                albedo=true["albedo"][i].nan_to_num(),
+            )
+        )
+    return views_section(
+        views, note="The adapters know no metres: their depth starts at the range that agrees best with their normals."
+    )
 
 
 def _grid(found: Scores, test: Rows) -> tuple[tuple[str, ...], list[list[Tensor]]]:

@@ -37,6 +37,12 @@ def tiny_pairs(tmp_path_factory, helpers) -> Path:
 
 
 @pytest.fixture(scope="session")
+def app_adapters(tmp_path_factory) -> Path:
+    """Folders ldm and gan with adapters of the rooms' diffusion model and GAN."""
+    return _helpers("app_helpers").fit_adapters(tmp_path_factory.mktemp("adapters"))
+
+
+@pytest.fixture(scope="session")
 def toys_folder(tmp_path_factory) -> Path:
     """Where the package of tests/label_helpers.py is installed."""
     return _helpers("label_helpers").install(tmp_path_factory.mktemp("installed"))

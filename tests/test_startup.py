@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "numpy", "diffusers", "transformers", "peft", "accelerate", "PIL")
+HEAVY = ("torch", "numpy", "diffusers", "transformers", "peft", "accelerate", "PIL", "gradio")
 COMMANDS = {
     "import": ["-c", "import ilora_core, ilora_core.plugins, ilora_core.registry"],
     "help": ["-m", "ilora_cli.main", "--help"],
     "list": ["-m", "ilora_cli.main", "list-plugins"],
     "list-json": ["-m", "ilora_cli.main", "list-plugins", "--json"],
+    "app-help": ["-m", "ilora_cli.main", "app", "--help"],
     "fit-help": ["-m", "ilora_cli.main", "fit", "--help"],
 }
 LIMIT_S = 0.5

@@ -16,9 +16,8 @@ from typing import Annotated
 
 import typer
 
+from ilora_cli.explain import explain
 from ilora_core import __version__
-from ilora_core.errors import IloraError
-from ilora_core.factories import missing_dependency
 
 __all__ = ["app", "main", "run"]
 
@@ -28,6 +27,7 @@ COMMANDS = (
     "sweep",
     "reproduce",
     "predict",
+    "app",
     "view",
     "evaluate",
     "label",
@@ -91,27 +91,9 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("ILORA_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
-        message, code = _explain(error, next((a for a in arguments if not a.startswith("-")), ""))
+        message, code = explain(error, next((a for a in arguments if not a.startswith("-")), ""))
         print(f"error: {message}", file=sys.stderr)
         return code
-
-
-def _explain(error: Exception, command: str) -> tuple[str, int]:
-    """What to tell the user, and the exit code."""
-    if isinstance(error, IloraError):
-        return str(error), error.exit_code
-    if isinstance(error, ImportError):
-        return str(missing_dependency(error, what=f"`ilora {command}`")), 1
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which this module does not import
-        less = (
-            "Draw less at once (--batch 1, --one-by-one, --process native)."
-            if command == "predict"
-            else "Try a smaller batch (--set train.batch=1) or checkpointing (--set runtime.checkpointing=true); "
-            "`ilora plan` says what fits."
-        )
-        return f"the device ran out of memory: {error} {less}", 1
-    hint = "This is a bug in ilora or in a plugin; ILORA_DEBUG=1 shows where."
-    return f"{type(error).__name__}: {error}. {hint}", 1
 
 
 class _Plain(logging.Formatter):

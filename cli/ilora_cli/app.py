@@ -16,7 +16,7 @@ __all__ = ["app"]
 def app(
     adapter: Annotated[
         list[str] | None,
-        typer.Option("--adapter", "-a", help="What `ilora fit` wrote; without it, what lies under this folder."),
+        typer.Option("--adapter", "-a", help="As of `ilora predict`; without it, what lies under this folder."),
     ] = None,
     generator: Annotated[
         str, typer.Option("--generator", "-g", help="Use this card instead of the recorded one.")
@@ -51,9 +51,10 @@ def app(
         from ilora_cli.web.offers import find_groups
         from ilora_core.config import RuntimeConfig
 
-        groups = find_groups(adapter or [])
+        given = settings.get("generator")
+        groups = find_groups(adapter or [], generator=generator, settings=given)
         runtime = RuntimeConfig(device=device, precision=precision)
-        models = Models(runtime, generator=generator, settings=settings.get("generator"))
+        models = Models(runtime, generator=generator, settings=given)
         if not is_loopback(host):
             told = (
                 f"warning: --host {host}: whoever reaches this address can use the page, and this machine through it."

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ilora_core.adapter_places import find_adapters
 from ilora_core.artefact import RECORD, WEIGHTS, Artefact, find_artefacts
 from ilora_core.errors import ArtefactError, IloraError
 
@@ -40,9 +41,15 @@ class Group:
         return list(chosen.values())
 
 
-def find_groups(places: Sequence[str]) -> list[Group]:
-    """Adapters at these places, or under the current folder, by the generator they were made for."""
-    artefacts = [one for place in places for one in _at(place)] if places else _below(Path.cwd())
+def find_groups(
+    places: Sequence[str], *, generator: str = "", settings: Mapping[str, Any] | None = None
+) -> list[Group]:
+    """Adapters at these places, or under the current folder, by the generator they were made for.
+
+    generator, settings  of LoRA files, as `find_adapters` takes them
+    """
+    given = find_adapters(places, generator=generator, settings=settings)
+    artefacts = given if places else _below(Path.cwd())
     if not artefacts:
         raise ArtefactError(
             f"there is no adapter in {Path.cwd()} or {DEPTH} levels below it. `ilora quickstart` makes two in some minutes "
@@ -55,16 +62,12 @@ def find_groups(places: Sequence[str]) -> list[Group]:
     return [Group(label, adapters) for label, adapters in groups.items()]
 
 
-def _at(place: str | Path) -> list[Artefact]:
-    return find_artefacts(place)
-
-
 def _below(root: Path) -> list[Artefact]:
     """Finished artefacts under a folder; one that cannot be read is named and passed over."""
     found = []
     for folder in _folders(root):
         try:
-            found += _at(folder)
+            found += find_artefacts(folder)
         except IloraError as error:
             _log.warning("%s", error)
     return found

@@ -14,6 +14,7 @@ import torch
 from ilora_core.adapters import LoraAdapter
 from ilora_core.errors import ConfigError
 from ilora_core.intrinsics import ALBEDO, DEPTH, NORMALS, SHADING, Intrinsic
+from ilora_core.plugins import load_plugins
 from ilora_sd.architectures import SCHEDULER
 from ilora_sd.comfyui import sigma_of, workflow
 from ilora_sd.factories import tiny, tiny_augmented, tiny_components
@@ -237,13 +238,32 @@ def test_note_says_what_goes_where():
 
 
 def test_files_are_named_after_the_weights():
-    parts = replace(tiny_components(), provenance={"weights": "/models/v1-5.safetensors", "licence": "OpenRAIL"})
+    parts = replace(tiny_components(), provenance={"weights": "/models/v1-5.safetensors"})
     files = StableDiffusion(parts).comfyui(NORMALS, "n.safetensors")
     assert set(files) == {"workflow.json", "workflow_api.json"}
     assert '"ckpt_name": "v1-5.safetensors"' in files["workflow_api.json"]
     assert '"lora_name": "n.safetensors"' in files["workflow_api.json"]
-    assert "OpenRAIL" in files["workflow.json"]
     assert '"other.ckpt"' in StableDiffusion(parts).comfyui(NORMALS, "n", "other.ckpt")["workflow_api.json"]
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_a_skeleton_says_the_same_as_the_model(name, monkeypatch):
+    """What an export without weights is made from: the settings that an adapter was trained with must not be lost."""
+    monkeypatch.setenv("ILORA_PLUGINS", "ilora-sd")
+    host = load_plugins()
+    prompt = host.make_skeleton("generators", name, timestep=300).comfyui(NORMALS, "a")["workflow_api.json"]
+    nodes = {node["class_type"]: node["inputs"] for node in json.loads(prompt).values()}
+    assert nodes["SetFirstSigma"]["sigma"] == sigma_of(SCHEDULER, 300)
+    assert nodes["CheckpointLoaderSimple"]["ckpt_name"] == f"{name}.safetensors"
+    assert nodes["ImageScale"]["height"] == (512 if name == "sd15" else 1024)
+    editor = host.make_skeleton("generators", name).comfyui(NORMALS, "a")["workflow.json"]
+    assert "SetFirstSigma" not in editor
+    assert "OpenRAIL" in editor, "the licence of the weights, from the registry"
+    for settings in ({"output": "clean"}, {"random_unet": True}):
+        with pytest.raises(ConfigError, match="stock nodes cannot draw"):
+            host.make_skeleton("generators", name, **settings).comfyui(NORMALS, "a")
+    with pytest.raises(ConfigError, match="timestep must lie in"):
+        host.make_skeleton("generators", name, timestep=1000)
 
 
 def test_maps_that_stock_nodes_cannot_draw():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,7 @@ __all__ = [
     "tiny_augmented",
     "tiny_blind",
     "tiny_components",
+    "without_weights",
 ]
 
 
@@ -142,10 +144,27 @@ def augmented_skeleton(
 
 
 def skeleton(
-    *, architecture: str = "sd1", resolution: int | None = None, loss: str = "latent", **_: Any
+    *,
+    weights: str = "",
+    architecture: str = "sd1",
+    timestep: int | None = None,
+    resolution: int | None = None,
+    output: str = "raw",
+    loss: str = "latent",
+    random_unet: bool = False,
+    seed: int = 0,
+    **_: Any,
 ) -> StableDiffusion:
-    """The full-size network on the meta device: its shapes and counts, without a byte of weights."""
-    return StableDiffusion(_weightless(architecture), resolution=resolution, loss=loss)
+    """The full-size network on the meta device: its shapes, counts and settings, without a byte of weights."""
+    components = without_weights(_weightless(architecture), weights, random_unet=random_unet, seed=seed)
+    check_timestep(timestep, components.timesteps)
+    return StableDiffusion(components, timestep=timestep, resolution=resolution, output=output, loss=loss)
+
+
+def without_weights(components: Components, weights: str, *, random_unet: bool, seed: int) -> Components:
+    """A skeleton's parts, which say what they would have been loaded from."""
+    asked: dict[str, Any] = {"weights": weights} if weights else {}
+    return replace(components, provenance=asked | ({"random_unet": seed} if random_unet else {}))
 
 
 def _weightless(architecture: str) -> Components:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ilora_core.noise import mix_seeds
 from ilora_sd.architectures_large import LARGE, LargeArchitecture, TextPart
-from ilora_sd.factories import BlankWords, letters, tiny_components
+from ilora_sd.factories import BlankWords, letters, tiny_components, without_weights
 from ilora_sd.large import StableDiffusion3, StableDiffusionXL
 from ilora_sd.loading import Components, check_timestep
 from ilora_sd.loading_large import load_large
@@ -102,9 +102,21 @@ def sd3(
     )
 
 
-def sdxl_skeleton(*, resolution: int | None = None, loss: str = "latent", **_: Any) -> StableDiffusionXL:
-    """The full-size SDXL on the meta device: its shapes and counts, without a byte of weights."""
-    return StableDiffusionXL(weightless(LARGE["sdxl"]), resolution=resolution, loss=loss)
+def sdxl_skeleton(
+    *,
+    weights: str = "",
+    timestep: int | None = None,
+    resolution: int | None = None,
+    output: str = "raw",
+    loss: str = "latent",
+    random_unet: bool = False,
+    seed: int = 0,
+    **_: Any,
+) -> StableDiffusionXL:
+    """The full-size SDXL on the meta device: its shapes, counts and settings, without a byte of weights."""
+    components = without_weights(weightless(LARGE["sdxl"]), weights, random_unet=random_unet, seed=seed)
+    check_timestep(timestep, components.timesteps)
+    return StableDiffusionXL(components, timestep=timestep, resolution=resolution, output=output, loss=loss)
 
 
 def sd3_skeleton(

@@ -22,6 +22,7 @@ from torch import Tensor
 from ilora_core.errors import ConfigError
 from ilora_core.intrinsics import Intrinsic
 from ilora_core.protocols import Codes
+from ilora_core.registry import load_registry
 from ilora_sd.decoded import decoded_loss
 from ilora_sd.latent import ATTENTION, LatentGenerator, beside, dtype_of
 from ilora_sd.loading import Components
@@ -141,6 +142,8 @@ class OneStepUNet(OneStep):
     def comfyui(self, intrinsic: Intrinsic, lora: str, checkpoint: str = "") -> Mapping[str, str]:
         """The adapter's ComfyUI workflow: file name -> JSON text, for the editor and for the server (`ilora_sd.comfyui`).
 
+        A skeleton will do: no weights are read.
+
         lora, checkpoint  names of the files that its two loaders name; checkpoint "" = after the generator's weights
 
         Raises ConfigError where ComfyUI's stock nodes cannot draw the map as this generator does.
@@ -149,6 +152,7 @@ class OneStepUNet(OneStep):
 
         self._check_stock()
         weights = str(self.provenance.get("weights", "model"))
+        known = load_registry().weights.get(weights)
         return workflow(
             intrinsic=intrinsic,
             lora=lora,
@@ -158,7 +162,7 @@ class OneStepUNet(OneStep):
             sigma=sigma_of(self.scheduler_config, self.timestep),
             resolution=self.resolution[0],
             depth_channels="max" if intrinsic.decoding == "max" else "mean",
-            licence=str(self.provenance.get("licence", "")),
+            licence=known.licence if known else "",
         ).files()
 
     def _check_stock(self) -> None:

@@ -152,7 +152,9 @@ def _labelers(record: Mapping[str, Any], registry: Registry) -> Iterator[Link]:
 
 def _data(record: Mapping[str, Any], generator: Link) -> Iterator[Link]:
     config, stated = record.get("config", {}), record.get("licences", {})
-    if config.get("pairs"):
+    if imported := record.get("imported"):
+        yield _link("adapter weights", imported["file"], [str(stated.get("adapter weights", _NOT_RECORDED))])
+    elif config.get("pairs"):
         yield _link("pairs", "pictures and maps from a folder", [str(stated.get("pairs", _YOURS))])
     elif config.get("pictures"):
         yield _link("pictures", "pictures from a folder", [str(stated.get("pictures", _YOURS))])

@@ -46,15 +46,17 @@ def folder_card(
     *,
     place: str = _PLACE,
     preview: bool | None = None,
+    use: str = "",
 ) -> str:
     """The card of an artefact's folder, with the evaluation.json in it that `ilora evaluate --json` wrote.
 
     preview  whether the card shows preview.png; None = if it is in the folder
+    use      what stands under "How to use it"; "" = how an artefact is used
     """
     evaluation = folder / EVALUATION
     results = read_results(evaluation) if evaluation.is_file() else {}
     shown = (folder / PREVIEW).is_file() if preview is None else preview
-    return model_card(record, config, place=place, preview=shown, results=results)
+    return model_card(record, config, place=place, preview=shown, results=results, use=use)
 
 
 def model_card(
@@ -64,12 +66,14 @@ def model_card(
     place: str = _PLACE,
     preview: bool = False,
     results: Results | None = None,
+    use: str = "",
 ) -> str:
     """One adapter's card.
 
     place    where it will be, as `ilora predict --adapter` takes it
     preview  whether preview.png lies beside it
     results  of evaluations of its maps: protocol -> method -> Evaluation; the first method is this adapter's
+    use      as of `folder_card`
     """
     results, chain = results or {}, licence_chain(record)
     name, title = record["intrinsic"]["name"], drawn_by(record)
@@ -79,9 +83,9 @@ def model_card(
         f"# {title}\n\nAn adapter of {_HOME} that makes the frozen generator `{record['generator']['name']}` draw {name}.",
         f"![Held-out pictures: input, prediction, target]({PREVIEW})" if preview else "",
         f"## What it draws\n\n{what_it_draws(Intrinsic.from_json(record['intrinsic']))}",
-        f"## How to use it\n\n{_usage(record, place)}",
+        f"## How to use it\n\n{use or _usage(record, place)}",
         f"## How good it is\n\n{_figures(record, results)}",
-        f"## How it was made\n\n{_table(('what', 'how'), recipe_rows(record, config))}\n\n{_REPEAT}",
+        f"## How it was made\n\n{_table(('what', 'how'), recipe_rows(record, config))}{_repeat(record)}",
         _licences(chain),
         MARK,
     ]
@@ -113,7 +117,13 @@ ilora pull {place} --out DIR
     return "\n\n".join(parts) + "\n"
 
 
-_REPEAT = "`run.json` holds all settings; `ilora fit --from run.json --out DIR` repeats the fit where its data are."
+def _repeat(record: Mapping[str, Any]) -> str:
+    """What repeats the fit, of an adapter that was fitted here."""
+    if "config" not in record:
+        return ""
+    return (
+        "\n\n`run.json` holds all settings; `ilora fit --from run.json --out DIR` repeats the fit where its data are."
+    )
 
 
 def _front_matter(

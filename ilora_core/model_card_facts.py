@@ -83,13 +83,14 @@ def recipe_rows(record: Mapping[str, Any], config: Mapping[str, Any]) -> list[tu
     """What a fit was made of: data, labels, settings, versions. config: adapter_config.json."""
     settings = record.get("config", {}).get("settings", {})
     data, versions = record.get("data", {}), record.get("versions", {})
-    train = _training(settings.get("train", {}))
+    train = _training(settings.get("train", {})) if "config" in record else {}
     given = settings.get("generator", {}).get("weights")
     rows = [
         (
             "base",
             base_model(record) or (f"{record['generator']['name']}, weights `{file_name(given)}`" if given else ""),
         ),
+        ("imported from", _imported(record.get("imported", {}))),
         ("training pictures", data.get("train")),
         ("held out for validation", data.get("validation")),
         ("pictures from", _origin(record.get("config", {}))),
@@ -173,6 +174,11 @@ def _origin(config: Mapping[str, Any]) -> str:
     if config.get("pictures"):
         return "a folder of pictures"
     return f"source {config['source']}" if config.get("source") else ""
+
+
+def _imported(told: Mapping[str, Any]) -> str:
+    """The file of another tool that an adapter came from."""
+    return f"{told['file']}, {told['layout']} layout, SHA-256 {told['sha256']}" if told else ""
 
 
 def _labelers(labels: Mapping[str, Any]) -> str:

@@ -6,11 +6,12 @@
     onnx       picture in, map out, in one file (`ilora_core.interchange.onnx`)
     merged     a diffusers pipeline whose network has the adapter in its weights
 
-Everything goes into one new folder with a README.md, written whole or not at all.
+Everything goes into one new folder with its model card, written whole or not at all.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ilora_core.artefact import Artefact
+from ilora_core.artefact import CARD, Artefact
 from ilora_core.config import RuntimeConfig
 from ilora_core.errors import ArtefactError, ConfigError
 from ilora_core.files import atomic_path, write_text
 from ilora_core.interchange.layouts import kohya_name
 from ilora_core.interchange.networks import network_for
+from ilora_core.model_card import PREVIEW, folder_card
 from ilora_core.plugins import PluginHost, load_plugins
 from ilora_core.registry import load_registry
 
@@ -81,7 +83,7 @@ def export_adapter(
         temporary.mkdir()
         job = _Job(artefact, settings or {}, host or load_plugins(), temporary)
         notes = _TARGETS[to](job)
-        write_text(temporary / "README.md", _readme(artefact, to))
+        write_text(temporary / CARD, _card(artefact, to, temporary))
         if folder.is_dir():
             folder.rmdir()  # it is empty: what comes takes its place
     files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
@@ -213,36 +215,20 @@ _USE = {
 }
 
 
-def _readme(artefact: Artefact, to: str) -> str:
-    """What the folder is, how its maps are drawn and read, and the licences."""
-    intrinsic, config = artefact.intrinsic, artefact.config
+def _card(artefact: Artefact, to: str, folder: Path) -> str:
+    """The artefact's model card, with how this export is used in place of how an artefact is."""
+    config, own = artefact.config, artefact.folder
     scale = float(config.get("lora_alpha", 1)) / max(float(config.get("r", 1)), 1)
-    licences = "\n".join(f"| {what} | {licence} |" for what, licence in artefact.record.get("licences", {}).items())
-    one_step = "" if to == "onnx" else _one_step(artefact)
-    return f"""# {intrinsic.name} from {artefact.generator}, exported by ilora
-
-{_USE[to].format(scale=scale)}
-
-{one_step}The map as a picture: {_READ.get(intrinsic.encoding, "low to high as 0 to 1")}.
-
-| part | licence |
-|---|---|
-{licences}
-"""
-
-
-_READ = {
-    "unit_vector": "(n + 1) / 2 per axis, x right, y down, z forward; a surface that faces the camera has n_z < 0",
-    "relative_depth": "near is bright; the mean of the three channels counts, up to scale and shift",
-    "shading": "sRGB-encoded, up to one scale per picture",
-    "srgb": "sRGB-encoded",
-}
+    use = "\n\n".join([_USE[to].format(scale=scale), *([] if to == "onnx" else [_one_step(artefact)])])
+    if (own / PREVIEW).is_file():
+        shutil.copyfile(own / PREVIEW, folder / PREVIEW)
+    return folder_card(own, artefact.record, config, use=use)
 
 
 def _one_step(artefact: Artefact) -> str:
     timestep = artefact.record.get("imported", {}).get("timestep", artefact.generator_settings.get("timestep"))
     at = "the last timestep" if timestep in (None, -1) else f"timestep {timestep}"
     return (
-        f"This is no style for prompts: the picture's clean latent goes into the network once, at {at}, with the prompt \""
-        f'{artefact.intrinsic.prompt}", and the raw output is the latent of the map.\n\n'
+        f"A map is not drawn as a picture is: the picture's clean latent goes into the network once, at {at}, with the prompt "
+        f'"{artefact.intrinsic.prompt}", and the raw output is the latent of the map.'
     )

@@ -150,7 +150,7 @@ class OneStepUNet(OneStep):
         """
         from ilora_sd.comfyui import sigma_of, workflow
 
-        self._check_stock()
+        self._check_stock(intrinsic)
         weights = str(self.provenance.get("weights", "model"))
         known = load_registry().weights.get(weights)
         return workflow(
@@ -165,12 +165,14 @@ class OneStepUNet(OneStep):
             licence=known.licence if known else "",
         ).files()
 
-    def _check_stock(self) -> None:
+    def _check_stock(self, intrinsic: Intrinsic) -> None:
         """Raise ConfigError for what a checkpoint and a LoRA do not hold."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         if self.output != "raw":
             reason = f"generator.output={self.output} turns the network's output into a clean latent"
+        elif intrinsic.decoding == "reference" and intrinsic.encoding == "relative_depth":
+            reason = "they clamp the picture before the reference's decoding could stretch it"
         elif self.instruction is not None:
             reason = "what this adapter tells the network has no file there"
         elif not isinstance(self.vae, AutoencoderKL):

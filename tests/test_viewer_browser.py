@@ -19,6 +19,8 @@ from ilora_core.viewer.sections import scene_view, views_section
 FOV = 53.13010235415598
 HEIGHT, WIDTH = 60, 80
 READY = "window.iloraViewer && (window.iloraViewer.ready || window.iloraViewer.error)"
+_READBACK = "GPU stall due to ReadPixels"
+"""Chromium's remark on a page whose pixels are read, as the tests here do; it comes at times."""
 LIGHTS = {"left": (-60, 0), "right": (60, 0), "above": (0, 60), "below": (0, -60)}
 
 
@@ -52,7 +54,7 @@ def opened(browser, tmp_path):
         path.write_text(html, encoding="utf-8")
         page = browser.new_page(viewport={"width": width, "height": height})
         pages.append(page)
-        page.on("console", lambda message: trouble.append(message.text))
+        page.on("console", lambda message: _READBACK in message.text or trouble.append(message.text))
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("request", lambda request: request.url != path.as_uri() and trouble.append(request.url))
         page.goto(path.as_uri())

@@ -16,6 +16,7 @@ from diffusers.loaders.lora_conversion_utils import (
     _convert_non_diffusers_lora_to_diffusers,
     _maybe_map_sgm_blocks_to_diffusers,
 )
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -220,6 +221,19 @@ def test_a_comfyui_folder(folder, tmp_path):
     inputs = {node["class_type"]: node["inputs"] for node in nodes}
     assert inputs["LoraLoaderModelOnly"]["lora_name"] == "ilora_sd_albedo.safetensors"
     assert inputs["CheckpointLoaderSimple"]["ckpt_name"] == exported.notes["checkpoint"] == "sd.safetensors"
+    stretched = import_adapter(RELEASED, told(folder, intrinsic="depth", decoding="reference"))
+    with pytest.raises(ConfigError, match="stretch"):
+        export_adapter(stretched, "comfyui", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_export_has_the_model_card(folder, tmp_path):
+    export_adapter(import_adapter(RELEASED, told(folder, licence="CC-BY-4.0")), "kohya", tmp_path / "out")
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert {"ilora", "albedo"} <= set(card.data.tags)
+    assert "ComfyUI" in card.text
+    assert "| adapter weights | old_attn_procs_conv.safetensors | CC-BY-4.0 | permissive |" in card.text
+    assert "| lr |" not in card.text  # how it was trained is not known
 
 
 def test_ranks_and_alphas_that_differ_between_layers(folder, oracle, released, tmp_path):

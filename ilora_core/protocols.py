@@ -123,7 +123,12 @@ class Generator(Protocol):
     def layouts(
         self, state: Mapping[str, Tensor], config: Mapping[str, Any]
     ) -> Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, str]]]:
-        """The adapter in other tools' layouts: file name -> (tensors, safetensors metadata). May be empty."""
+        """The adapter in other tools' layouts: file name -> (tensors, safetensors metadata). May be empty.
+
+        For `ilora export` a generator may also have `network`, what diffusers calls `net` ("unet" allows kohya's layout);
+        `comfyui(intrinsic, lora, checkpoint) -> Mapping[str, str]`, file name -> a ComfyUI workflow as JSON text, or ConfigError
+        where ComfyUI's own nodes cannot draw the map; and `save_pipeline(folder)`, its parts as a diffusers pipeline.
+        """
         ...
 
 

@@ -110,3 +110,10 @@ def test_cards_planned_in_a_released_plugin_are_said_to_be_planned(tmp_path):
     text = '[plugins.ilora-x]\nstatus = "released"\nsummary = "x"\nfolders = ["x"]\nplanned.generators = ["later"]\n'
     path.write_text(text)
     assert "planned" in _parse(path).offers("generators", "later", installed={"ilora-x"})[0]
+
+
+def test_generators_that_a_lora_file_may_be_meant_for_exist():
+    registry = load_registry()
+    assert registry.imports
+    for family, cards in registry.imports.items():
+        assert set(cards) <= set(registry.names("generators")), family

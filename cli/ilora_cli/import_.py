@@ -87,7 +87,7 @@ def _told(artefact: Artefact) -> dict[str, object]:
         "prompt": intrinsic.prompt,
         "timestep": imported.get("timestep", "none"),
         "decoding": intrinsic.decoding or usual.get(intrinsic.encoding, "as drawn"),
-        "layout": f"{imported['layout']}, {imported['layers']} layers",
+        "layout": f"{imported['layout']}, {imported['layers']} layers; ilora's own have {imported['usual_layers']}",
         "rank": artefact.config["r"],
         "alpha": f"{artefact.config['lora_alpha']:g} ({imported['alpha']})",
         "licences": "; ".join(f"{what}: {licence}" for what, licence in artefact.record["licences"].items()),

@@ -194,6 +194,7 @@ def _record(
             "sha256": file_sha256(lora.path),
             "layout": lora.layout,
             "layers": len(lora.sites),
+            "usual_layers": len(_usual_layers(generator)),
             "alpha": "told" if told.alpha is not None else _where_alpha(lora.sites.values()),
             **({"timestep": timestep} if (timestep := getattr(generator, "timestep", None)) is not None else {}),
         },

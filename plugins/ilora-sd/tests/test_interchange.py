@@ -144,6 +144,7 @@ def test_an_imported_folder_is_an_artefact(folder, oracle, tmp_path):
     check(artefact, oracle)
     assert artefact.record["imported"]["layout"] == "attention processors"
     assert artefact.record["imported"]["timestep"] == 999
+    assert artefact.record["imported"]["layers"] == artefact.record["imported"]["usual_layers"] == 32
     assert "not stated" in artefact.record["licences"]["adapter weights"]
     with pytest.raises(ArtefactError, match="exists already"):
         save_imported(artefact, tmp_path / "albedo")

@@ -295,7 +295,9 @@ def test_the_slider_moves_and_the_scene_is_shut_in(page):
     shoot(page, "4-slider")
     page.get_by_role("tab", name="3-D").click()
     expect(page.locator("iframe.ilora-scene")).to_have_attribute("sandbox", "allow-scripts")
-    expect(page.frame_locator("iframe.ilora-scene").locator("canvas").first).to_be_visible()
+    scene = page.frame_locator("iframe.ilora-scene")
+    expect(scene.locator("html")).to_have_attribute("data-viewer", "ready")
+    expect(scene.locator("canvas").first).to_be_visible()
     shoot(page, "5-scene")
 
 

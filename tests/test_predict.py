@@ -260,8 +260,8 @@ def test_normal_frames_differ_by_their_signs(fitted, tmp_path):
     found = {}
     for frame in ("opencv", "opengl", "directx"):
         out = tmp_path / frame
-        done = ilora("predict", picture, "-a", fitted / "normals", "-o", out, "--normals", frame, "--device", "cpu")
-        assert done.returncode == 0, done.stderr
+        given = ("predict", picture, "-a", fitted / "normals", "-o", out, "--normals", frame, "--device", "cpu")
+        assert main([str(argument) for argument in given]) == 0
         found[frame] = np.load(out / "normals" / "p.npy")
     np.testing.assert_allclose(found["opengl"], found["opencv"] * [1, -1, -1], atol=1e-6)
     np.testing.assert_allclose(found["directx"], found["opencv"] * [1, 1, -1], atol=1e-6)

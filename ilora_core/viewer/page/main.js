@@ -3,6 +3,12 @@
 
 const STEP = Math.PI / 36;
 
+// The stage's own colour, as it is to be shown.
+function paper() {
+  const [r, g, b] = getComputedStyle(byId("stage")).backgroundColor.match(/[\d.]+/g).map((v) => Number(v) / 255);
+  return new THREE.Color().setRGB(r, g, b);
+}
+
 class Viewer {
   constructor(scene) {
     this.scene = scene;
@@ -94,6 +100,7 @@ class Viewer {
     if (!width || !height) return;
     this.renderer.setPixelRatio(Math.min(2, window.devicePixelRatio || 1));
     this.renderer.setSize(width, height, false);
+    this.renderer.setClearColor(paper(), 1); // a see-through canvas is black in some frames
     this.renderer.clear();
     this.orbit.enabled = this.mode === "cloud";
     if (this.mode === "cloud") this.drawCloud(width, height);

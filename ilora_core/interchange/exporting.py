@@ -50,12 +50,12 @@ class _Job:
     host: PluginHost
     folder: Path
 
-    def generator(self, *, weights: bool = False) -> Any:
-        """Its generator: the layers' names are enough, unless `weights` are needed."""
-        made = {**self.artefact.generator_settings, **self.settings}
-        return network_for(self.artefact.generator, made, self.host, weights=weights)
+    def generator(self) -> Any:
+        """Its generator, for the layers' names."""
+        return network_for(self.artefact.generator, {**self.artefact.generator_settings, **self.settings}, self.host)
 
     def predictor(self) -> Any:
+        """The generator with its weights and the adapter on it."""
         from ilora_core.predict import Predictor
 
         runtime = RuntimeConfig(device="cpu")

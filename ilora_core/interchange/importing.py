@@ -63,8 +63,7 @@ def import_adapter(path: Path | str, told: Told | None = None, *, host: PluginHo
     Raises ArtefactError or WeightsError for a file that cannot be used, ConfigError for what has to be told.
     """
     told, host, path = told or Told(), host or load_plugins(), Path(path)
-    intrinsic = _intrinsic(told, path)
-    lora = read_lora(path)
+    lora, intrinsic = read_lora(path), _intrinsic(told, path)
     if told.alpha is not None:
         lora = replace(lora, sites={name: replace(site, alpha=told.alpha) for name, site in lora.sites.items()})
     name, generator, sites = _find_generator(lora, told, host)

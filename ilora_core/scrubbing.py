@@ -21,7 +21,7 @@ _WITHIN = re.compile(
     rf"file:/*{_PIECE}(?:[\\/]{_PIECE})*"
     rf"|(?<![\w/:.~-])(?:~[\w.-]*(?:[\\/]{_PIECE})+|[A-Za-z]:(?:[\\/]+{_PIECE})+|(?:[\\/]{_PIECE}){{2,}})[\\/]?"
 )
-_HOMES = re.compile(r"(?<![\w.])(?:/home/|/Users/|/root/|[A-Za-z]:\\{1,2}Users\\{1,2})[^\s\"'`)]*")
+_HOMES = re.compile(r"(?<![\w.])(?:/(?:home|Users|root)/|[A-Za-z]:\\{1,2}Users\\{1,2})[^\s\"'`)]*")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ilora_core.report.tables import decimals_for, figure_label, number
-from ilora_core.reproduce.report import winner
+from ilora_core.reproduce.report import best_of_each
 
 __all__ = ["study_markdown"]
 
@@ -94,12 +94,9 @@ _VERDICTS = {
 def _column(figures: Sequence[Mapping[str, Any] | None], tests: Sequence[str]) -> list[str]:
     known = [f for f in figures if f and f["value"] is not None]
     decimals = decimals_for([f["value"] for f in known])
-    cells = []
-    for figure, test in zip(figures, tests, strict=True):
-        rivals = [f for f, t in zip(figures, tests, strict=True) if f in known and f and t == test]
-        best = winner([(f["value"], f["higher_is_better"]) for f in rivals])
-        cells.append(_figure(figure, decimals, best) if figure in known else "–")
-    return cells
+    values = [f["value"] if f else None for f in figures]
+    best = best_of_each(values, tests, higher=bool(known) and known[0]["higher_is_better"])
+    return [_figure(f, decimals, most) if f in known else "–" for f, most in zip(figures, best, strict=True)]
 
 
 def _figure(figure: Any, decimals: int, best: float | None) -> str:

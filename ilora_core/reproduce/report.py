@@ -18,7 +18,15 @@ from ilora_core.reproduce.world import World
 from ilora_core.sweep.report import panels
 from ilora_core.sweep.store import Store
 
-__all__ = ["claims_table", "part_table", "pictures_by_test", "plots_of", "published_table", "study_report", "winner"]
+__all__ = [
+    "best_of_each",
+    "claims_table",
+    "part_table",
+    "pictures_by_test",
+    "plots_of",
+    "published_table",
+    "study_report",
+]
 
 _MOST_ROWS = 12
 
@@ -164,16 +172,8 @@ def _label(name: str, known: Sequence[Mapping[str, Figure]]) -> str:
 def _column(figures: Sequence[Figure | None], tests: Sequence[str]) -> list[Cell]:
     known = [f for f in figures if f is not None and math.isfinite(f.value)]
     decimals = decimals_for([f.value for f in known])
-    best = [
-        winner(
-            [
-                (f.value, f.higher_is_better)
-                for f, t in zip(figures, tests, strict=True)
-                if f in known and f and t == test
-            ]
-        )
-        for test in tests
-    ]
+    values = [f.value if f is not None and math.isfinite(f.value) else None for f in figures]
+    best = best_of_each(values, tests, higher=bool(known) and known[0].higher_is_better)
     cells = []
     for figure, most in zip(figures, best, strict=True):
         if figure is None:
@@ -185,9 +185,12 @@ def _column(figures: Sequence[Figure | None], tests: Sequence[str]) -> list[Cell
     return cells
 
 
-def winner(figures: Sequence[tuple[float, bool]]) -> float | None:
-    """The best of (value, higher is better) of one held-out set; None where there is nothing to compare it with."""
-    return (max if figures[0][1] else min)(value for value, _ in figures) if len(figures) > 1 else None
+def best_of_each(values: Sequence[float | None], tests: Sequence[str], *, higher: bool) -> list[float | None]:
+    """For each value the best of its held-out set; None where there is nothing to compare it with."""
+    among: dict[str, list[float]] = {}
+    for value, test in zip(values, tests, strict=True):
+        among.setdefault(test, []).extend([] if value is None else [value])
+    return [(max if higher else min)(among[test]) if len(among[test]) > 1 else None for test in tests]
 
 
 def _stamp(found: Found, seeds: int) -> str:

@@ -29,7 +29,6 @@ from ilora_core.interchange.layouts import kohya_name
 from ilora_core.interchange.networks import network_for
 from ilora_core.model_card import PREVIEW, folder_card
 from ilora_core.plugins import PluginHost, load_plugins
-from ilora_core.registry import load_registry
 
 __all__ = ["TARGETS", "Exported", "check_target", "export_adapter", "kohya_layout"]
 
@@ -148,23 +147,9 @@ def _comfyui(job: _Job) -> dict[str, Any]:
     generator = job.generator()
     if not hasattr(generator, "comfyui"):
         raise ConfigError(f"ComfyUI's own nodes cannot draw the maps of {job.artefact.generator}. Try --to onnx.")
-    lora, checkpoint = _write_kohya(job), _checkpoint(job)
-    for name, text in generator.comfyui(job.artefact.intrinsic, lora, checkpoint).items():
+    for name, text in generator.comfyui(job.artefact.intrinsic, _write_kohya(job)).items():
         write_text(job.folder / name, text)
-    return {"checkpoint": checkpoint}
-
-
-def _checkpoint(job: _Job) -> str:
-    """The name that the base model's single file usually has: a workflow has to say one."""
-    options = {
-        **job.host.card("generators", job.artefact.generator).options,
-        **job.artefact.generator_settings,
-        **job.settings,
-    }
-    weights = str(options.get("weights", job.artefact.generator))
-    known = load_registry().weights.get(weights)
-    files = [name for name in known.sha256 if "/" not in name and name.endswith(".safetensors")] if known else []
-    return files[0] if files else f"{Path(weights).name.removesuffix('.safetensors')}.safetensors"
+    return {}
 
 
 def _onnx(job: _Job) -> dict[str, Any]:

@@ -254,7 +254,8 @@ def test_a_skeleton_says_the_same_as_the_model(name, monkeypatch):
     prompt = host.make_skeleton("generators", name, timestep=300).comfyui(NORMALS, "a")["workflow_api.json"]
     nodes = {node["class_type"]: node["inputs"] for node in json.loads(prompt).values()}
     assert nodes["SetFirstSigma"]["sigma"] == sigma_of(SCHEDULER, 300)
-    assert nodes["CheckpointLoaderSimple"]["ckpt_name"] == f"{name}.safetensors"
+    usual = {"sd15": "v1-5-pruned-emaonly.safetensors"}  # the single file that registry.toml knows
+    assert nodes["CheckpointLoaderSimple"]["ckpt_name"] == usual.get(name, f"{name}.safetensors")
     assert nodes["ImageScale"]["height"] == (512 if name == "sd15" else 1024)
     editor = host.make_skeleton("generators", name).comfyui(NORMALS, "a")["workflow.json"]
     assert "SetFirstSigma" not in editor

@@ -144,7 +144,7 @@ class OneStepUNet(OneStep):
 
         A skeleton will do: no weights are read.
 
-        lora, checkpoint  names of the files that its two loaders name; checkpoint "" = after the generator's weights
+        lora, checkpoint  names of the files that its two loaders name; checkpoint "" = the usual file of the generator's weights
 
         Raises ConfigError where ComfyUI's stock nodes cannot draw the map as this generator does.
         """
@@ -153,10 +153,12 @@ class OneStepUNet(OneStep):
         self._check_stock(intrinsic)
         weights = str(self.provenance.get("weights", "model"))
         known = load_registry().weights.get(weights)
+        files = [name for name in known.sha256 if "/" not in name and name.endswith(".safetensors")] if known else []
+        usual = files[0] if files else f"{Path(weights).name.removesuffix('.safetensors')}.safetensors"
         return workflow(
             intrinsic=intrinsic,
             lora=lora,
-            checkpoint=checkpoint or f"{Path(weights).name.removesuffix('.safetensors')}.safetensors",
+            checkpoint=checkpoint or usual,
             prompt=intrinsic.prompt,
             timestep=self.timestep,
             sigma=sigma_of(self.scheduler_config, self.timestep),

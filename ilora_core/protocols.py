@@ -98,6 +98,8 @@ class Generator(Protocol):
     def render(self, codes: Codes, intrinsic: Intrinsic) -> Tensor:
         """The intrinsic as a picture, through the same decoder, with the adapter as attached: (B,3,H,W) in [0,1].
 
+        Where `intrinsic.decoding` is "reference", values beyond [0,1] may be kept: they count in how it is read.
+
         A generator with an attribute `one_pass = True` says that `encode` and `render` are one deterministic pass of tensor
         operations each, without a sampler's loop or a search: it can be exported as one graph.
 

@@ -98,7 +98,7 @@ class Models:
                 raise
 
     def _drawer(self, artefacts: Sequence[Artefact], say: Say) -> Predictor:
-        key = tuple(artefact.folder for artefact in artefacts)
+        key = tuple((artefact.folder, artefact.intrinsic.name) for artefact in artefacts)
         if self._loaded is None or self._loaded[0] != key:
             self._release()
             say("load generator and adapters")

@@ -110,7 +110,7 @@ class Augmented(LatentGenerator):
             row = noise_like(condition[:1], [mix_seeds(self.sampling.noise_seed, _START, number)])
             noise = row.expand_as(condition)
             drawn = draw(answer, noise, self.scheduler_config, self.sampling, self.alphas, start=start)
-            made.append(self._decode_map(drawn))
+            made.append(self._decode_map(drawn, [intrinsic]))
         return torch.stack(made)
 
     def _condition(self, latent: Tensor) -> Tensor:
